@@ -1,0 +1,174 @@
+"""Backbones: frozen CLIPs with their tokenizer and preprocessing, loaded by name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from rmadapter.backbones import openclip, pictoclip
+from rmadapter.backbones.clip import CLIP, Shape, Tower, TowerName
+from rmadapter.backbones.preprocess import Preprocess
+from rmadapter.errors import BackboneError
+
+__all__ = ["Backbone", "Tokenizer", "backbone_names", "load_backbone"]
+
+PHOTO = "a photo of a {}."
+
+
+class Tokenizer(Protocol):
+    """Texts to ids (c, context): start, pieces, end, then zeros; the end has the largest id of a row."""
+
+    def __call__(self, texts: list[str]) -> Tensor: ...
+
+    def encode(self, text: str) -> list[int]:
+        """The pieces of a text, without start and end."""
+        ...
+
+
+@dataclass
+class Backbone:
+    """A frozen CLIP, and what is needed to feed it.
+
+    Args:
+        clip: the two towers; no parameter requires a gradient, and nothing in this package writes to them.
+        name, pretrained: what ``load_backbone`` was called with.
+        template: the prompt that these weights know best; a task's own template goes before it.
+    """
+
+    clip: CLIP
+    name: str
+    pretrained: str | None
+    preprocess: Preprocess
+    tokenizer: Tokenizer = field(repr=False)
+    template: str = PHOTO
+
+    @property
+    def shape(self) -> Shape:
+        """Sizes of the towers."""
+        return self.clip.shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.clip.logit_scale.device
+
+    def tower(self, name: TowerName) -> Tower:
+        """The image or the text tower."""
+        return self.clip.tower(name)
+
+    def to(self, device: str | torch.device) -> Backbone:
+        """Move the weights, in place."""
+        self.clip.to(device)
+        return self
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """Texts to ids (c, context) on the backbone's device. Raises BackboneError for a text that does not fit."""
+        for text in texts:
+            length = len(self.tokenizer.encode(text)) + 2
+            if length > self.shape.context:
+                raise BackboneError(
+                    f"a prompt is too long for {self.name}",
+                    got=f"{length} tokens: {text!r}",
+                    allowed=f"at most {self.shape.context} tokens",
+                    remedy="shorten the class name or the template",
+                )
+        return self.tokenizer(list(texts)).to(self.device)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of all weights (names, shapes, float32 bytes): the identity that adapters are bound to."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.clip.state_dict().items()):
+            digest.update(f"{name}{tuple(value.shape)}".encode())
+            digest.update(value.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def identity(self) -> dict[str, Any]:
+        """What an adapter records of its backbone."""
+        return {
+            "name": self.name,
+            "pretrained": self.pretrained,
+            "sha256": self.sha256,
+            "shape": self.shape.to_dict(),
+            "preprocess": self.preprocess.to_dict(),
+        }
+
+
+def backbone_names() -> tuple[str, ...]:
+    """Names of the backbones that are inside the package."""
+    return pictoclip.names()
+
+
+def load_backbone(name: str, pretrained: str | None = "default", *, device: str = "cpu", seed: int = 0) -> Backbone:
+    """A backbone by name.
+
+    Args:
+        name: ``pictoclip-s`` (inside the package), any CLIP-shaped open_clip model (``ViT-B-16``),
+            ``hf-hub:owner/model``, or a local folder in open_clip's layout.
+        pretrained: a tag of open_clip, a ``.safetensors`` file, or None for random weights. The default is ``openai``
+            for open_clip models; names that carry their own weights take no other value.
+        device: where to put the weights.
+        seed: of random weights.
+
+    Raises:
+        BackboneError: for an unknown name or tag, weights that do not fit, or a model that is not shaped like CLIP.
+    """
+    if name in pictoclip.names():
+        _own_weights_only(name, pretrained)
+        shape, weights, preprocess, tokenizer = pictoclip.create(name)
+        return _build(shape, weights, preprocess, tokenizer, name, None, pictoclip.TEMPLATE).to(device)
+    if Path(name).is_dir():
+        name = f"local-dir:{name}"
+    if name.startswith(("hf-hub:", "local-dir:")):
+        _own_weights_only(name, pretrained)
+        pretrained = None
+        parts = openclip.create(name, None, seed)
+    else:
+        pretrained = "openai" if pretrained == "default" else pretrained
+        if pretrained is not None and pretrained.endswith((".pt", ".pth", ".bin", ".ckpt")):
+            raise BackboneError(
+                "weights are read from safetensors files only, since other formats can run code when they are opened",
+                got=pretrained,
+                remedy="convert it once: save_file(torch.load(FILE, weights_only=True), 'OUT.safetensors')",
+            )
+        parts = openclip.create(name, pretrained, seed)
+    return _build(*parts, name, pretrained, PHOTO).to(device)
+
+
+def _own_weights_only(name: str, pretrained: str | None) -> None:
+    if pretrained != "default":
+        raise BackboneError(f"{name} has weights of its own", got=f"pretrained={pretrained!r}", remedy="leave it out")
+
+
+def _build(
+    shape: Shape,
+    weights: dict[str, Tensor],
+    preprocess: Preprocess,
+    tokenizer: Tokenizer,
+    name: str,
+    pretrained: str | None,
+    template: str,
+) -> Backbone:
+    with torch.device("meta"):
+        clip = CLIP(shape)
+    expected = {key: tuple(value.shape) for key, value in clip.state_dict().items()}
+    given = {key: tuple(value.shape) for key, value in weights.items()}
+    if expected != given:
+        wrong = sorted(key for key in expected.keys() | given.keys() if expected.get(key) != given.get(key))
+        lines = [
+            f"{key}: needs {expected.get(key, 'no such tensor')}, has {given.get(key, 'nothing')}" for key in wrong
+        ]
+        raise BackboneError(
+            f"the weights of {name} do not fill its shape",
+            got=f"{len(wrong)} tensors differ, such as {'; '.join(lines[:3])}",
+        )
+    clip.load_state_dict(weights, strict=True, assign=True)
+    clip.requires_grad_(False).eval()
+    return Backbone(clip, name, pretrained, preprocess, tokenizer, template)

@@ -1,0 +1,247 @@
+"""Weights, shapes, tokenizers and preprocessing from open_clip, renamed strictly into our CLIP.
+
+Every key of the source must be used and every parameter filled; whatever is not shaped like CLIP is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from rmadapter.backbones.clip import Shape, TowerShape
+from rmadapter.backbones.preprocess import Preprocess
+from rmadapter.errors import BackboneError, nearest
+
+# Source name -> our name, the same for OpenAI's files and open_clip's; {i} is a block's number.
+_TOP = {
+    "logit_scale": "logit_scale",
+    "visual.conv1.weight": "image.patch.weight",
+    "visual.class_embedding": "image.class_embedding",
+    "visual.positional_embedding": "image.positions",
+    "visual.ln_pre.weight": "image.ln_pre.weight",
+    "visual.ln_pre.bias": "image.ln_pre.bias",
+    "visual.ln_post.weight": "image.ln_post.weight",
+    "visual.ln_post.bias": "image.ln_post.bias",
+    "visual.proj": "image.projection",
+    "token_embedding.weight": "text.embedding.weight",
+    "positional_embedding": "text.positions",
+    "ln_final.weight": "text.ln_post.weight",
+    "ln_final.bias": "text.ln_post.bias",
+    "text_projection": "text.projection",
+}
+_BLOCK = {
+    "ln_1.weight": "ln_1.weight",
+    "ln_1.bias": "ln_1.bias",
+    "attn.in_proj_weight": "qkv.weight",
+    "attn.in_proj_bias": "qkv.bias",
+    "attn.out_proj.weight": "out.weight",
+    "attn.out_proj.bias": "out.bias",
+    "ln_2.weight": "ln_2.weight",
+    "ln_2.bias": "ln_2.bias",
+    "mlp.c_fc.weight": "fc.weight",
+    "mlp.c_fc.bias": "fc.bias",
+    "mlp.c_proj.weight": "proj.weight",
+    "mlp.c_proj.bias": "proj.bias",
+}
+# Newer attention classes of open_clip name the fused projection like a Linear.
+_BLOCK |= {"attn.in_proj.weight": "qkv.weight", "attn.in_proj.bias": "qkv.bias"}
+_RESBLOCK = re.compile(r"^(visual\.)?transformer\.resblocks\.(\d+)\.(.+)$")
+_TEXT_PARTS = ("transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection")
+# Kept by OpenAI's scripted archives beside the weights; they hold sizes, not weights.
+_NOT_WEIGHTS = {"input_resolution", "context_length", "vocab_size"}
+
+
+def rename(state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    """A CLIP state dict in OpenAI's or open_clip's names, under our names, in float32.
+
+    Raises:
+        BackboneError: for a key that has no place in a CLIP of this shape.
+    """
+    renamed: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if key in _NOT_WEIGHTS:
+            continue
+        plain = key.removeprefix("text.") if key.removeprefix("text.").startswith(_TEXT_PARTS) else key
+        match = _RESBLOCK.match(plain)
+        if match and match[3] in _BLOCK:
+            new = f"{'image' if match[1] else 'text'}.blocks.{match[2]}.{_BLOCK[match[3]]}"
+        elif plain in _TOP:
+            new = _TOP[plain]
+        else:
+            raise BackboneError(
+                f"{source}: tensor {key!r} has no place in a CLIP",
+                allowed="vision-transformer CLIPs with class-token pooling and a causal text tower",
+                remedy="take another model; SigLIP, EVA, CoCa and ResNet towers are not supported",
+            )
+        renamed[new] = value.reshape(()) if new == "logit_scale" else value
+    return {name: value.detach().to(torch.float32) for name, value in renamed.items()}
+
+
+def shape_of(config: dict[str, Any], source: str) -> Shape:
+    """Our Shape from open_clip's model config; anything that would change the computation is an error."""
+    image, text = dict(config["vision_cfg"]), dict(config["text_cfg"])
+    _refuse_extras(image, {"layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size"}, source)
+    _refuse_extras(text, {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}, source)
+    size, width = image["image_size"], image.get("width", 768)
+    if not isinstance(size, int) or not isinstance(image.get("layers", 12), int):
+        raise BackboneError(f"{source}: the image tower is not a square vision transformer", got=json.dumps(image))
+    return Shape(
+        image=TowerShape(
+            width=width,
+            depth=image.get("layers", 12),
+            heads=width // image.get("head_width", 64),
+            mlp=int(width * image.get("mlp_ratio", 4.0)),
+        ),
+        text=TowerShape(
+            width=text["width"],
+            depth=text["layers"],
+            heads=text["heads"],
+            mlp=int(text["width"] * text.get("mlp_ratio", 4.0)),
+        ),
+        joint=config["embed_dim"],
+        image_size=size,
+        patch_size=image["patch_size"],
+        context=text.get("context_length", 77),
+        vocabulary=text.get("vocab_size", 49408),
+        activation="quick_gelu" if config.get("quick_gelu", False) else "gelu",
+    )
+
+
+# Settings of open_clip that leave a plain CLIP as it is when they have these values.
+_HARMLESS: dict[str, tuple[object, ...]] = {
+    "patch_dropout": (0, 0.0),  # overwritten on load: it acts in training only
+    "pool_type": ("tok", "argmax"),
+    "pos_embed_type": ("learnable",),
+    "proj_type": ("linear",),
+    "block_type": (None, "default"),
+    "embed_cls": (False,),
+    "output_tokens": (False, True),
+    "pad_id": (0,),
+    "eos_id": (2,),
+    "attn_pooler_heads": (8,),
+    "attn_pooler_queries": (256,),
+}
+
+
+def _refuse_extras(config: dict[str, Any], known: set[str], source: str) -> None:
+    for key, value in config.items():
+        if key in known or value in (None, False) or value in _HARMLESS.get(key, ()):
+            continue
+        raise BackboneError(
+            f"{source}: {key} = {value!r} is not part of a plain CLIP",
+            allowed="ViT towers with a class token, learned positions, and a causal text tower read at its last token",
+        )
+
+
+def create(name: str, pretrained: str | None, seed: int) -> tuple[Shape, dict[str, Tensor], Preprocess, Any]:
+    """Shape, weights, preprocessing and tokenizer of an open_clip model.
+
+    Args:
+        name: an open_clip model, ``hf-hub:owner/model`` or ``local-dir:folder``.
+        pretrained: an open_clip tag, a ``.safetensors`` file, or None for random weights drawn from ``seed``.
+    """
+    import open_clip
+
+    config, activation = _config(name, pretrained)
+    shape = shape_of({**config, "quick_gelu": activation}, name)
+    file = Path(pretrained) if pretrained is not None and pretrained.endswith(".safetensors") else None
+    with torch.random.fork_rng(devices=[]), _quiet():
+        torch.manual_seed(seed)
+        try:
+            model = open_clip.create_model(
+                name,
+                pretrained=None if file else pretrained,
+                precision="fp32",
+                force_quick_gelu=activation,
+                force_patch_dropout=0.0,
+                require_pretrained=pretrained is not None and file is None,
+            )
+        except (RuntimeError, OSError, ValueError) as error:
+            raise BackboneError(
+                f"open_clip could not load {name!r} with pretrained={pretrained!r}",
+                got=str(error).splitlines()[0] if str(error) else repr(error),
+                remedy="check the name, the tag and the network; a local .safetensors file works offline",
+            ) from error
+    # A file is read by us, since open_clip would stretch position embeddings of another size without a word.
+    state = model.state_dict() if file is None else read_safetensors(file)
+    preprocess = Preprocess.from_open_clip(open_clip.get_model_preprocess_cfg(model), name)
+    return shape, rename(state, str(file or name)), preprocess, open_clip.get_tokenizer(name)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """open_clip warns of random weights even where they were asked for."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+
+
+def read_safetensors(file: Path) -> dict[str, Tensor]:
+    """All tensors of a file. Raises BackboneError naming the file that is missing or damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise BackboneError(f"cannot read the weights in {file}", got=str(error)) from error
+
+
+def _config(name: str, pretrained: str | None) -> tuple[dict[str, Any], bool]:
+    """The model's open_clip config, and whether its activation is QuickGELU for these weights.
+
+    open_clip only warns where a tag needs another activation than the model's config has (ViT-B-16 with 'openai'
+    is one): features would be silently wrong, so the tag decides here.
+    """
+    import open_clip
+    from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+
+    if name.startswith("hf-hub:"):
+        from open_clip.factory import _get_hf_config
+
+        config = cast("dict[str, Any]", _get_hf_config(name.removeprefix("hf-hub:"))["model_cfg"])
+        return config, bool(config.get("quick_gelu", False))
+    if name.startswith("local-dir:"):
+        file = Path(name.removeprefix("local-dir:")) / "open_clip_config.json"
+        if not file.is_file():
+            raise BackboneError(f"{file} is missing", remedy="name a folder in open_clip's layout")
+        config = json.loads(file.read_text())["model_cfg"]
+        return config, bool(config.get("quick_gelu", False))
+    config = open_clip.get_model_config(name)
+    if config is None:
+        raise BackboneError(
+            f"unknown backbone {name!r}",
+            allowed="pictoclip-s, an open_clip model such as ViT-B-16, hf-hub:owner/model, or a local folder",
+            remedy=nearest(name, ["pictoclip-s", *open_clip.list_models()]),
+        )
+    config = cast("dict[str, Any]", config)
+    configured = bool(config.get("quick_gelu", False))
+    if pretrained is None or pretrained.endswith(".safetensors"):
+        return config, configured
+    tag = get_pretrained_cfg(name, pretrained)
+    if not tag:
+        tags = list_pretrained_tags_by_model(name)
+        raise BackboneError(
+            f"{name} has no pretrained weights {pretrained!r}",
+            allowed=", ".join(tags) + ", a .safetensors file, or none for random weights",
+            remedy=nearest(pretrained, tags),
+        )
+    wanted = bool(tag.get("quick_gelu", False))
+    if configured and not wanted:
+        raise BackboneError(
+            f"the weights {pretrained!r} were trained with GELU, and {name} computes QuickGELU",
+            remedy=f"use {name.replace('-quickgelu', '')!r}",
+        )
+    return config, wanted

@@ -1,0 +1,41 @@
+"""Tasks: what there is to learn. No module here imports torch before an image is turned into a tensor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rmadapter.data import pictograms, readers
+from rmadapter.data.task import Item, Split, Task
+from rmadapter.errors import DataError, nearest
+
+__all__ = ["Item", "Split", "Task", "load_task", "task_names"]
+
+
+def task_names() -> tuple[str, ...]:
+    """The tasks inside the package."""
+    return tuple(f"pictograms/{name}" for name in pictograms.task_names())
+
+
+def load_task(name: str | Path, *, split_seed: int = 1, template: str | None = None) -> Task:
+    """A task by name, or from a folder.
+
+    Args:
+        name: ``pictograms/animals`` and the like (inside the package), or a folder: one with a ``split.json``, or one
+            whose subfolders are the classes.
+        split_seed: of the 50/20/30 split a class, for a folder without a split of its own.
+        template: the prompt with ``{}`` for the class name; None: the task's own.
+
+    Raises:
+        DataError: for an unknown name, or a folder that is missing or cannot be used.
+    """
+    folder = Path(name)
+    if str(name).startswith("pictograms/") and not folder.is_dir():
+        task = pictograms.load(str(name).removeprefix("pictograms/"))
+        return task if template is None else task.with_template(template)
+    if folder.is_dir():
+        return readers.read_folder(folder, split_seed, template)
+    raise DataError(
+        f"there is no task and no folder {str(name)!r}",
+        allowed="a folder, or one of " + ", ".join(task_names()),
+        remedy=nearest(str(name), task_names()),
+    )

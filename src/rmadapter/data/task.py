@@ -1,0 +1,207 @@
+"""Item, Split and Task: what there is to learn, with no tensor and no torch in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from rmadapter.data import fewshot
+from rmadapter.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class Picture(Protocol):
+    """Where an image comes from: a file, or a scene that is drawn on demand."""
+
+    @property
+    def name(self) -> str:
+        """A name that is the same on every machine; it enters the split's hash."""
+        ...
+
+    def open(self) -> Image:
+        """The image in RGB."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image on disk."""
+
+    path: Path
+    name: str
+    """Path relative to the task's folder, with forward slashes."""
+
+    def open(self) -> Image:
+        """The image in RGB, upright. Raises DataError naming a file that cannot be read."""
+        from rmadapter.data.images import read_image
+
+        return read_image(self.path)
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image and the index of its class."""
+
+    label: int
+    picture: Picture
+
+
+@dataclass(frozen=True)
+class Split:
+    """Items with the class list that their labels index."""
+
+    items: tuple[Item, ...]
+    classes: tuple[str, ...]
+    task: str = ""
+    part: str = ""
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self.items)
+
+    @property
+    def labels(self) -> list[int]:
+        """The label of every item."""
+        return [item.label for item in self.items]
+
+    def only(self, labels: Sequence[int]) -> Split:
+        """The items of some classes, relabelled from 0 in the order of ``labels``."""
+        new = {old: index for index, old in enumerate(labels)}
+        items = tuple(Item(new[item.label], item.picture) for item in self.items if item.label in new)
+        return replace(self, items=items, classes=tuple(self.classes[old] for old in labels))
+
+
+@dataclass(frozen=True)
+class Task:
+    """A classification task: class names, a template, and three disjoint splits.
+
+    Args:
+        name: for people and for the store.
+        classes: class names in label order, non-empty and unique.
+        template: the prompt with ``{}`` where the class name goes; a task owns its template.
+        train, val, test: items whose labels index ``classes``.
+        note: how the splits came about; written into a run's folder.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    template: str
+    train_items: tuple[Item, ...] = field(repr=False)
+    val_items: tuple[Item, ...] = field(repr=False)
+    test_items: tuple[Item, ...] = field(repr=False)
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        check_class_names(self.classes, self.name)
+        check_template(self.template)
+
+    @property
+    def train(self) -> Split:
+        """What may be learned from."""
+        return Split(self.train_items, self.classes, self.name, "train")
+
+    @property
+    def val(self) -> Split:
+        """What settings may be chosen on."""
+        return Split(self.val_items, self.classes, self.name, "val")
+
+    @property
+    def test(self) -> Split:
+        """What scores are computed on, and nothing else."""
+        return Split(self.test_items, self.classes, self.name, "test")
+
+    def shots(self, shots: int, seed: int) -> Task:
+        """The task with ``shots`` training items and min(shots, 4) validation items a class; the test split is whole.
+
+        As in the published code, the draw is over all classes of the task that it is called on. ``task.base()`` and
+        ``task.shots()`` may come in either order: both give the published draw, since a task that was cut to some
+        classes remembers the whole (see ``base``).
+        """
+        if shots < 1:
+            raise DataError("shots must be 1 or more", got=shots)
+        whole = self._whole or self
+        train, val = fewshot.few_shot(whole.train_items, whole.val_items, shots, seed)
+        drawn = replace(whole, train_items=tuple(train), val_items=tuple(val))
+        return drawn if self._kept is None else drawn._only(self._kept, whole=drawn)
+
+    def base(self) -> Task:
+        """The first ceil(n / 2) classes, relabelled from 0."""
+        return self._only(fewshot.base_novel(range(len(self.classes)))[0])
+
+    def novel(self) -> Task:
+        """The other classes, relabelled from 0."""
+        novel = fewshot.base_novel(range(len(self.classes)))[1]
+        if not novel:
+            raise DataError(f"task {self.name!r} has one class, so it has no novel classes")
+        return self._only(novel)
+
+    # A task that was cut to some classes keeps the whole it was cut from: shots are drawn over all classes, so that
+    # the base images of a seed are a subset of the all-class images of that seed, as in the published code.
+    _whole: Task | None = field(default=None, repr=False, compare=False)
+    _kept: tuple[int, ...] | None = field(default=None, repr=False, compare=False)
+
+    def _only(self, labels: Sequence[int], whole: Task | None = None) -> Task:
+        kept = tuple(labels)
+        cut = [split.only(kept).items for split in (self.train, self.val, self.test)]
+        classes = tuple(self.classes[label] for label in kept)
+        if whole is None:  # indices into the whole task, also where an already cut task is cut again
+            whole, kept = self._whole or self, tuple(self._kept[i] for i in kept) if self._kept else kept
+        return replace(
+            self, classes=classes, train_items=cut[0], val_items=cut[1], test_items=cut[2], _whole=whole, _kept=kept
+        )
+
+    def with_template(self, template: str) -> Task:
+        """The same items under another prompt."""
+        return replace(self, template=template, _whole=self._whole and self._whole.with_template(template))
+
+    def manifest(self) -> dict[str, object]:
+        """Class names and the names and labels of every split's items, as JSON can hold them."""
+        return {
+            "task": self.name,
+            "template": self.template,
+            "classes": list(self.classes),
+            "note": self.note,
+            **{
+                part: [[item.picture.name, item.label] for item in split.items]
+                for part, split in (("train", self.train), ("val", self.val), ("test", self.test))
+            },
+        }
+
+    def sha256(self) -> str:
+        """Hash of class names, template and splits (names and labels, not pixels)."""
+        content = {key: value for key, value in self.manifest().items() if key not in ("task", "note")}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def check_class_names(classes: Sequence[str], where: str) -> None:
+    """Raise DataError for an empty or duplicate class name (compared in lower case, underscores as spaces)."""
+    if not classes:
+        raise DataError(f"{where}: no classes")
+    seen: dict[str, str] = {}
+    for name in classes:
+        key = " ".join(name.replace("_", " ").lower().split())
+        if not key:
+            raise DataError(f"{where}: an empty class name", got=repr(name), remedy="give every class a name")
+        if key in seen:
+            raise DataError(
+                f"{where}: two classes have the same name, and a prompt could not tell them apart",
+                got=f"{seen[key]!r} and {name!r}",
+                remedy="rename one of them or merge them",
+            )
+        seen[key] = name
+
+
+def check_template(template: str) -> None:
+    """Raise DataError unless the template has exactly one ``{}``."""
+    if template.count("{}") != 1:
+        raise DataError(
+            "a template needs exactly one {} for the class name", got=repr(template), remedy='write "a photo of a {}."'
+        )

@@ -1,0 +1,60 @@
+"""Errors that a user can act on: what was wrong, what was given, what is allowed, what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake that the caller can mend; the command line prints it without a traceback and exits with code 2.
+
+    Args:
+        problem: what was wrong, in one sentence, naming the file or setting.
+        got: what was given.
+        allowed: what would have been accepted.
+        remedy: what to do next.
+    """
+
+    def __init__(self, problem: str, *, got: object = None, allowed: object = None, remedy: str | None = None) -> None:
+        self.problem, self.got, self.allowed, self.remedy = problem, got, allowed, remedy
+        lines = [problem]
+        if got is not None:
+            lines.append(f"  given:   {got}")
+        if allowed is not None:
+            lines.append(f"  allowed: {allowed}")
+        if remedy is not None:
+            lines.append(f"  do:      {remedy}")
+        super().__init__("\n".join(lines))
+
+
+class DataError(UserError):
+    """A task, a folder or an image cannot be used as it is."""
+
+
+class BackboneError(UserError):
+    """A backbone's name, weights or shape do not fit."""
+
+
+class AdapterError(UserError):
+    """An adapter on disk does not fit what it is loaded onto."""
+
+
+class SettingError(UserError):
+    """A setting or recipe key is unknown or out of range."""
+
+
+class TrainingError(UserError):
+    """Training cannot go on, for example since a loss is not finite."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """'Did you mean …?' for the closest of ``known``, or None where nothing is close."""
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"did you mean {match[0]!r}?" if match else None
+
+
+def unknown(what: str, name: str, known: Iterable[str], error: type[UserError] = SettingError) -> UserError:
+    """The error for a name that is not in a list of known ones."""
+    known = sorted(known)
+    return error(f"unknown {what} {name!r}", allowed=", ".join(known), remedy=nearest(name, known))

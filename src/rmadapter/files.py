@@ -1,0 +1,68 @@
+"""Writing files so that a kill or a full disk never leaves half of one behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rmadapter.errors import UserError
+
+
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+    """Call ``write`` with a temporary path beside ``path``, flush it to disk, then move it into place.
+
+    Raises:
+        UserError: naming the file, when it cannot be written (read-only folder, full disk); the old file stays.
+    """
+    temporary = None
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        temporary = Path(name)
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}", got=error.strerror, remedy="free space or name another folder"
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Text in UTF-8, atomically."""
+    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """JSON with sorted keys left as given, indented, atomically."""
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def new_folder(path: Path, resume: bool = False) -> Path:
+    """An empty folder to write a run into.
+
+    Raises:
+        UserError: when it holds files already (unless ``resume``), is a file, or cannot be made.
+    """
+    try:
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path} is a file, and a folder is needed")
+        if path.is_dir() and any(path.iterdir()) and not resume:
+            raise UserError(
+                f"{path} is not empty", remedy="name another folder, remove this one, or go on with its run by --resume"
+            )
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot use {path}", got=error.strerror, remedy="name a folder that can be written to"
+        ) from error
+    return path

@@ -1,0 +1,110 @@
+"""Recipe: everything that decides a run, typed; from a TOML file, from flags, or both."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import NonNegativeInt, PositiveInt
+
+from rmadapter import recipes
+from rmadapter.errors import SettingError, nearest, unknown
+from rmadapter.methods import method_class, method_names
+from rmadapter.settings import Settings
+from rmadapter.train import TrainSettings
+
+TABLES = ("method", "train")
+
+
+class Recipe(Settings):
+    """What to train, on what, with what."""
+
+    data: str = "pictograms/animals"
+    """A task inside the package (rmadapter list tasks), or a folder of your own."""
+    backbone: str = "pictoclip-s"
+    """pictoclip-s, an open_clip model such as ViT-B-16, hf-hub:owner/model, or a local folder."""
+    pretrained: str | None = "default"
+    """Weights: a tag of open_clip, a .safetensors file, none (random); default: openai, or the backbone's own."""
+    shots: PositiveInt = 16
+    """Training images a class."""
+    classes: Literal["base", "all"] = "all"
+    """Train on all classes, or on the first half (base), to see what the other half (novel) loses."""
+    seed: NonNegativeInt = 1
+    """Of the shots, the initial values, the batch order and the augmentation."""
+    split_seed: NonNegativeInt = 1
+    """Of the 50/20/30 split of a folder without a split of its own."""
+    template: str | None = None
+    """The prompt with {} for the class name; none: the task's own."""
+    method: str = "rmadapter"
+    """rmadapter list methods."""
+    method_settings: dict[str, Any] = {}
+    """The method's settings, all of them once the recipe is resolved."""
+    train: TrainSettings = TrainSettings()
+    """Optimiser, schedule and batches."""
+
+
+def resolve(recipe: str | Path | None, changes: Mapping[str, Any]) -> Recipe:
+    """A recipe with every default filled in.
+
+    Precedence, low to high: defaults, the method's published recipe, ``recipe``, ``changes``.
+
+    Args:
+        recipe: a shipped one by name (``rmadapter/pictograms``), a TOML file, or None.
+        changes: top-level keys; the tables ``method`` (with ``name``) and ``train`` as mappings.
+
+    Raises:
+        SettingError: for an unknown key, with the nearest known one; or a value that is not allowed.
+    """
+    content = read(recipe) if recipe is not None else {}
+    given = {key: value for key, value in {**content, **changes}.items() if key not in TABLES}
+    method = {**_table(content, "method"), **_table(changes, "method")}
+    name = str(method.pop("name", Recipe.model_fields["method"].default))
+    if name not in method_names():
+        raise unknown("method", name, method_names())
+    train = {**recipes.section(name, "train"), **_table(content, "train"), **_table(changes, "train")}
+    seed = given.get("seed", Recipe.model_fields["seed"].default)
+    known = [key for key in Recipe.model_fields if key not in ("method_settings", *TABLES)]
+    for key in given:
+        if key not in known:
+            raise SettingError(
+                f"a recipe has no key {key!r}",
+                allowed=", ".join([*known, "[method]", "[train]"]),
+                remedy=nearest(key, [*known, *TABLES]),
+            )
+    return Recipe.parse(
+        {
+            **given,
+            "method": name,
+            "method_settings": method_class(name).Settings.parse(method, f"method {name}").plain(),
+            "train": TrainSettings.parse({"seed": seed, **train}, "train"),
+        },
+        "recipe",
+    )
+
+
+def read(recipe: str | Path) -> dict[str, Any]:
+    """The content of a shipped recipe or of a TOML file. Raises SettingError when there is none, or it is not TOML."""
+    if str(recipe) in recipes.names():
+        name, _, _ = str(recipe).partition("/")
+        content = recipes.read(str(recipe))
+        return {**content, "method": {"name": name, **content.get("method", {})}}
+    file = Path(recipe)
+    if not file.is_file():
+        raise SettingError(
+            f"there is no recipe {str(recipe)!r}",
+            allowed="a TOML file, or one of " + ", ".join(recipes.names()),
+            remedy=nearest(str(recipe), recipes.names()),
+        )
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingError(f"{file} is not a TOML file", got=str(error)) from error
+
+
+def _table(content: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = content.get(key, {})
+    if not isinstance(value, Mapping):
+        raise SettingError(f"{key!r} is a table", got=repr(value), remedy=f"write [{key}] with settings below it")
+    return dict(value)

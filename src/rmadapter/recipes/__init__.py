@@ -1,0 +1,42 @@
+"""Recipes that ship with the package: one TOML file a method, sections for its worlds inside.
+
+Top-level ``[train]`` and ``[method]`` hold the published settings; ``[pictograms.train]`` and ``[pictograms.method]``
+what differs on the embedded world.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent
+VARIANTS = ("pictograms",)
+
+
+def names() -> tuple[str, ...]:
+    """Shipped recipes: ``method`` and ``method/variant``."""
+    found = []
+    for file in sorted(FOLDER.glob("*.toml")):
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        found += [file.stem, *(f"{file.stem}/{variant}" for variant in VARIANTS if variant in content)]
+    return tuple(found)
+
+
+def read(name: str) -> dict[str, Any]:
+    """The recipe ``method`` or ``method/variant``, the variant over the published one; {} for no such file."""
+    method, _, variant = name.partition("/")
+    file = FOLDER / f"{method}.toml"
+    if not file.is_file():
+        return {}
+    content = tomllib.loads(file.read_text(encoding="utf-8"))
+    changes = content.get(variant, {}) if variant else {}
+    base = {key: value for key, value in content.items() if key not in VARIANTS}
+    for key, value in changes.items():
+        base[key] = {**base.get(key, {}), **value} if isinstance(value, dict) else value
+    return base
+
+
+def section(name: str, key: str) -> dict[str, Any]:
+    """One table of a recipe, such as ``train``; {} where there is none."""
+    return dict(read(name).get(key, {}))

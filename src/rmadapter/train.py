@@ -1,0 +1,312 @@
+"""fit(): the one training loop.
+
+Order, augmentation and learning rate are pure functions of (settings, seed, epoch), so a run can be interrupted
+after any epoch and goes on to the same bytes as if it had not been.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rmadapter import adapter, provenance, recipes
+from rmadapter.data.loader import Augment, Augmented, order, training_batches
+from rmadapter.data.task import Task
+from rmadapter.errors import DataError, TrainingError, UserError
+from rmadapter.files import new_folder, write_atomic, write_json
+from rmadapter.method import Method, Rows, Teacher
+from rmadapter.settings import Settings
+
+CHECKPOINT, STEPS, SHOTS = "checkpoint.safetensors", "steps.jsonl", "shots.json"
+
+
+class TrainSettings(Settings):
+    """Optimiser, schedule and batches. Defaults are the shared ones of the published methods (Dassl's)."""
+
+    epochs: PositiveInt = 5
+    """Passes over the few-shot set."""
+    batch_size: PositiveInt = 16
+    """Images a step; a last, smaller batch is dropped unless it is the only one."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """sgd as published; adamw suits small backbones."""
+    lr: PositiveFloat = 0.0015
+    """Learning rate before the schedule."""
+    momentum: NonNegativeFloat = 0.9
+    """Of sgd."""
+    weight_decay: NonNegativeFloat = 5e-4
+    """On every trained tensor."""
+    schedule: Literal["cosine", "cosine_by_step", "constant"] = "cosine"
+    """cosine falls once an epoch as published, and is not yet 0 in the last one; cosine_by_step falls to 0 smoothly."""
+    warmup_epochs: NonNegativeInt = 1
+    """Epochs at ``warmup_lr`` before the schedule begins."""
+    warmup_lr: PositiveFloat = 1e-5
+    """Constant learning rate of the warm-up."""
+    augment: Augment = "crop_flip"
+    """crop_flip: random resized crop (8 to 100 % of the area) and horizontal flip; none: as in evaluation."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of the forward pass; losses are summed in float32 always."""
+    workers: NonNegativeInt = 0
+    """Processes that decode and augment; the result does not depend on it."""
+    seed: NonNegativeInt = 1
+    """Of batch order and augmentation."""
+
+    def rate(self, epoch: int, step: int, steps: int) -> float:
+        """Learning rate at step ``step`` of ``steps`` in epoch ``epoch`` (both from 0).
+
+        cosine: lr (1 + cos(π (e - W) / E)) / 2 with W warm-up epochs: the closed form of Dassl's schedule.
+        """
+        if epoch < self.warmup_epochs:
+            return self.warmup_lr
+        if self.schedule == "constant":
+            return self.lr
+        done = epoch - self.warmup_epochs
+        if self.schedule == "cosine":
+            return self.lr * (1 + math.cos(math.pi * done / self.epochs)) / 2
+        whole = self.epochs - self.warmup_epochs
+        return self.lr * (1 + math.cos(math.pi * (done + step / steps) / whole)) / 2
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What training did."""
+
+    steps: int
+    seconds: float
+    images_per_second: float
+    terms: dict[str, float]
+    """Mean of each named loss over the last epoch."""
+    out: Path | None
+
+
+def train_settings(method: str, changes: dict[str, Any]) -> TrainSettings:
+    """A method's published training settings with some changed: the one place where the two meet."""
+    return TrainSettings.parse({**recipes.section(method, "train"), **changes}, "train")
+
+
+def fit(
+    method: Method,
+    task: Task,
+    out: str | Path | None = None,
+    *,
+    resume: bool = False,
+    progress: bool = True,
+    **train: Any,
+) -> Fit:
+    """Train a method on a task's training items, and write the adapter.
+
+    Args:
+        method: changed in place; its backbone is not.
+        task: its ``train`` split is learned from, all of it; cut it by ``task.base().shots(16, seed=1)``.
+        out: folder for the adapter, the log and the checkpoint; None: nothing is written.
+        resume: go on with the run that ``out`` holds.
+        progress: show a bar.
+        train: changes to the method's published ``TrainSettings``, by name (``epochs=10``).
+
+    Raises:
+        SettingError: for an unknown or impossible setting. DataError: for a task without training items.
+        TrainingError: when a loss is not finite; it names the step and the term.
+    """
+    settings = train_settings(method.name, train)
+    if not len(task.train):
+        raise DataError(f"task {task.name!r} has no training items")
+    folder = None if out is None else new_folder(Path(out), resume)
+    method.classes, method.template = task.classes, task.template
+    run = _Run(method, task, settings, folder, resume)
+    with _bar(progress, run) as show:
+        result = run.train(show)
+    if folder is not None:
+        write_json(folder / SHOTS, task.manifest())
+        adapter.save(method, folder)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+    return result
+
+
+class _Run:
+    """The state of one call of ``fit``."""
+
+    def __init__(self, method: Method, task: Task, settings: TrainSettings, folder: Path | None, resume: bool) -> None:
+        self.method, self.task, self.settings, self.folder = method, task, settings, folder
+        self.parameters = [parameter for parameter in method.parameters() if parameter.requires_grad]
+        self.batches = [order(len(task.train), settings.batch_size, settings.seed, e) for e in range(settings.epochs)]
+        self.steps = sum(map(len, self.batches)) if self.parameters else 0
+        self.first_epoch = 0
+        if self.parameters:
+            self.accelerator, self.optimizer = _prepare(method, settings, self.parameters)
+            if resume and folder is not None and (folder / CHECKPOINT).exists():
+                self.first_epoch = self._restore(folder / CHECKPOINT)
+        self._trim_log()
+
+    def train(self, show: Any) -> Fit:
+        started, seen, sums = time.perf_counter(), 0, dict[str, float]()
+        text = self.method.begin_text(self.task.classes)
+        teacher = self.method.frozen("text", text) if self.method.needs_teacher else None
+        self.method.train()
+        for epoch, step, batch in self._stream():
+            pixels = self.method.backbone.preprocess.normalise(batch.pixels.to(self.method.backbone.device))
+            if step == 0:
+                sums = {}
+            terms = self._step(epoch, step, pixels, batch.labels.to(pixels.device), text, teacher)
+            seen += len(batch.labels)
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + value / len(self.batches[epoch])
+            show(terms, seen / (time.perf_counter() - started))
+            if step == len(self.batches[epoch]) - 1 and epoch < self.settings.epochs - 1:
+                self._checkpoint(epoch + 1)
+        self.method.eval()
+        seconds = time.perf_counter() - started
+        return Fit(self.steps, seconds, seen / seconds, sums, self.folder)
+
+    def _stream(self) -> Iterator[tuple[int, int, Any]]:
+        """(epoch, step within it, batch) for all that is still to do."""
+        if not self.parameters:
+            return
+        images = Augmented(self.task.train, self.method.backbone.preprocess, self.settings.augment, self.settings.seed)
+        todo = [(e, i) for e in range(self.first_epoch, self.settings.epochs) for i in range(len(self.batches[e]))]
+        batches = training_batches(images, [(e, self.batches[e][i]) for e, i in todo], self.settings.workers)
+        for (epoch, step), batch in zip(todo, batches, strict=True):
+            yield epoch, step, batch
+
+    def _step(
+        self, epoch: int, step: int, pixels: Tensor, labels: Tensor, text: Rows, teacher: Tensor | None
+    ) -> dict[str, float]:
+        rate = self.settings.rate(epoch, step, len(self.batches[epoch]))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        with self.accelerator.autocast():
+            image = self.method.begin("image", pixels)
+            output = self.method(image, text)
+            frozen = None if teacher is None else Teacher(self.method.frozen("image", image), teacher)
+            terms = self.method.terms(output, labels, frozen)
+        values = {name: value.item() for name, value in terms.items()}
+        number = sum(map(len, self.batches[:epoch])) + step
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"the loss is not finite at step {number + 1} of {self.steps}",
+                    got=f"{name} = {value}",
+                    remedy="lower --train.lr, or train in fp32 (--train.precision fp32)",
+                )
+        self.optimizer.zero_grad()
+        self.accelerator.backward(torch.stack(list(terms.values())).sum())
+        self.optimizer.step()
+        self._log({"step": number, "epoch": epoch, "lr": rate, "loss": sum(values.values()), **values})
+        return values
+
+    # The log and the checkpoint ---------------------------------------------------------------------------------
+
+    def _log(self, line: dict[str, Any]) -> None:
+        if self.folder is not None:
+            try:
+                with (self.folder / STEPS).open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(line) + "\n")
+            except OSError as error:
+                raise UserError(f"cannot write {self.folder / STEPS}", got=error.strerror) from error
+
+    def _trim_log(self) -> None:
+        """Drop the lines of an interrupted epoch: it is run again."""
+        if self.folder is None or not (self.folder / STEPS).exists():
+            return
+        keep = sum(map(len, self.batches[: self.first_epoch]))
+        lines = (self.folder / STEPS).read_text(encoding="utf-8").splitlines(keepends=True)[:keep]
+        write_atomic(self.folder / STEPS, lambda path: path.write_text("".join(lines), encoding="utf-8"))
+
+    def _identity(self) -> str:
+        """Hash of all that decides the result, so that no other run's checkpoint is gone on with."""
+        content = {
+            "method": [self.method.name, self.method.settings.plain(), self.method.seed],
+            "train": self.settings.model_dump(exclude={"workers"}),
+            "task": self.task.sha256(),
+            "backbone": self.method.backbone.sha256,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def _checkpoint(self, epochs: int) -> None:
+        if self.folder is None:
+            return
+        tensors = {f"method.{name}": value.detach().cpu() for name, value in self.method.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value).cpu() for key, value in state.items()}
+        meta = {"epochs": str(epochs), "identity": self._identity(), "versions": json.dumps(provenance.versions())}
+        if self.accelerator.scaler is not None:
+            meta["scaler"] = json.dumps(self.accelerator.scaler.state_dict())
+        write_atomic(self.folder / CHECKPOINT, lambda path: save_file(tensors, path, meta))
+
+    def _restore(self, file: Path) -> int:
+        """Load a checkpoint; the number of epochs that are done."""
+        with safe_open(file, "pt") as opened:
+            meta = opened.metadata()
+            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 (not a dict)
+        if meta["identity"] != self._identity():
+            raise UserError(
+                f"{file} belongs to a run with other settings, data or backbone",
+                remedy="give the settings that it was started with, or name another folder",
+            )
+        adapter.restore(
+            self.method,
+            {k.removeprefix("method."): v for k, v in tensors.items() if k.startswith("method.")},
+            str(file),
+        )
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, key = name.split(".", 2)
+                state.setdefault(int(index), {})[key] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(json.loads(meta["scaler"]))
+        return int(meta["epochs"])
+
+
+def _prepare(method: Method, settings: TrainSettings, parameters: list[torch.nn.Parameter]) -> tuple[Accelerator, Any]:
+    optimizer: torch.optim.Optimizer
+    if settings.optimizer == "sgd":
+        optimizer = torch.optim.SGD(
+            parameters, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+        )
+    else:
+        optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+    AcceleratorState._reset_state(True)  # accelerate keeps the first precision of a process; each run has its own
+    precision = {"fp32": "no"}.get(settings.precision, settings.precision)
+    try:
+        accelerator = Accelerator(mixed_precision=precision, cpu=method.backbone.device.type == "cpu")
+    except ValueError as error:
+        raise UserError(f"this machine cannot train in {settings.precision}", got=str(error), allowed="fp32") from error
+    return accelerator, accelerator.prepare(optimizer)
+
+
+@contextmanager
+def _bar(visible: bool, run: _Run) -> Iterator[Any]:
+    """A progress bar with the terms, images a second and the time left; yields what to call after each step."""
+    columns = [
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]:.0f} images/s"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[terms]}"),
+    ]
+    with Progress(*columns, disable=not visible or not run.steps, transient=True) as progress:
+        done = sum(map(len, run.batches[: run.first_epoch]))
+        bar = progress.add_task("", total=run.steps, completed=done, speed=0.0, terms="")
+
+        def show(terms: dict[str, float], speed: float) -> None:
+            text = " ".join(f"{name} {value:.3f}" for name, value in terms.items())
+            progress.update(bar, advance=1, speed=speed, terms=text)
+
+        yield show

@@ -1,0 +1,183 @@
+"""Golden numbers: our code against the published implementations, given the same weights.
+
+    python tests/golden/run.py [DIR]
+
+DIR (default: the shipped copy) holds ``clip.safetensors`` and one file a method. A method's entry below says how the
+names of its file become ours; the file says everything else (depths, widths, block ranges, template, class names).
+A line a method: the largest relative error of logits, loss and gradients. Exits 1 when any is above 1e-4.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from open_clip.tokenizer import SimpleTokenizer
+from safetensors import safe_open
+from torch import Tensor
+
+from rmadapter.backbones import Backbone, _build
+from rmadapter.backbones.clip import Shape, TowerShape
+from rmadapter.backbones.openclip import rename
+from rmadapter.backbones.preprocess import Preprocess
+from rmadapter.method import Method
+from rmadapter.methods import method_class
+
+DATA = Path(__file__).parent / "data"
+LIMIT = 1e-4
+VOCABULARY = 49408
+HEAD_WIDTH = {"image": 64, "text": 64}
+
+
+@dataclass(frozen=True)
+class Golden:
+    """A method's file: tensors, and the header's description."""
+
+    tensors: dict[str, Tensor]
+    about: dict[str, Any]
+
+    def group(self, prefix: str) -> dict[str, Tensor]:
+        return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
+
+
+def read(file: Path) -> Golden:
+    with safe_open(file, "pt") as opened:
+        about = json.loads((opened.metadata() or {}).get("json", "{}"))
+        return Golden({key: opened.get_tensor(key) for key in opened.keys()}, about)  # noqa: SIM118 (not a dict)
+
+
+def backbone(folder: Path) -> Backbone:
+    """The small CLIP of a folder. It stores only the embedding rows that are used; the rest of the table stays 0."""
+    state = read(folder / "clip.safetensors").tensors
+    ids, rows = state.pop("token_embedding.ids"), state.pop("token_embedding.rows")
+    table = torch.zeros(VOCABULARY, rows.shape[1])
+    table[ids] = rows
+    state["token_embedding.weight"] = table
+    weights = rename(state, "golden")
+
+    def tower(name: str) -> TowerShape:
+        width = weights[f"{name}.projection"].shape[0]
+        depth = 1 + max(int(m[1]) for m in (re.match(rf"{name}\.blocks\.(\d+)\.", key) for key in weights) if m)
+        # Both towers of OpenAI's CLIP have heads of 64 channels.
+        return TowerShape(
+            width, depth, max(1, width // HEAD_WIDTH[name]), weights[f"{name}.blocks.0.fc.weight"].shape[0]
+        )
+
+    patch = weights["image.patch.weight"].shape[-1]
+    side = round((weights["image.positions"].shape[0] - 1) ** 0.5) * patch
+    shape = Shape(
+        image=tower("image"),
+        text=tower("text"),
+        joint=weights["text.projection"].shape[1],
+        image_size=side,
+        patch_size=patch,
+        context=weights["text.positions"].shape[0],
+        vocabulary=VOCABULARY,
+        activation="quick_gelu",
+    )
+    preprocess = Preprocess(side, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bicubic", "shortest")
+    return _build(shape, weights, preprocess, SimpleTokenizer(context_length=shape.context), "golden", None, "{}")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How a published method is built here, and how its parameter names become ours."""
+
+    method: str
+    settings: Callable[[dict[str, Any]], dict[str, Any]]
+    rename: Callable[[str, dict[str, Any]], str]
+
+
+def _mma_name(name: str, config: dict[str, Any]) -> str:
+    match = re.fullmatch(
+        r"adapter_learner\.(?:(text|visual)_adapter\.(\d+)\.(down\.0|up)|shared_adapter\.(\d+)\.0)\.(weight|bias)", name
+    )
+    if match is None:
+        raise KeyError(name)
+    tower, block, part, shared, kind = match.groups()
+    if shared is not None:
+        return f"middle.{int(shared) - config['start']}.{kind}"
+    return f"{'image' if tower == 'visual' else 'text'}.{block}.{part.removesuffix('.0')}.{kind}"
+
+
+def _mma_settings(config: dict[str, Any]) -> dict[str, Any]:
+    blocks = (config["start"], config["end"])
+    off = dict.fromkeys(("reconstruction_image", "reconstruction_text", "consistency_image", "consistency_text"), 0)
+    return {
+        **off,
+        "image_blocks": blocks,
+        "text_blocks": blocks,
+        "rank": config["dim"],
+        "scale": config["scale"],
+        "cross_modal_shared": True,
+    }
+
+
+ENTRIES: dict[str, Entry] = {
+    "zeroshot": Entry("zero_shot", lambda config: {}, lambda name, config: name),
+    # RMAdapter with the cross-modal middle, without reconstruction and consistency, is MMA.
+    "mma": Entry("rmadapter", _mma_settings, _mma_name),
+}
+
+
+def error(ours: Tensor, golden: Tensor) -> float:
+    """Largest absolute difference, relative to the golden tensor's largest value."""
+    if ours.shape != golden.shape:
+        return float("inf")
+    return float((ours - golden).abs().max() / golden.abs().max().clamp(min=1e-12))
+
+
+def compare(folder: Path, name: str) -> dict[str, float]:
+    """Relative errors of one method: logits, loss, gradients (features for zero-shot)."""
+    golden, entry = read(folder / f"{name}.safetensors"), ENTRIES[name]
+    config = golden.about["config"]
+    method = method_class(entry.method)(backbone(folder), **entry.settings(config))
+    with torch.no_grad():
+        own = dict(method.named_parameters())
+        given = {entry.rename(key, config): value for key, value in golden.group("param.").items()}
+        if own.keys() != given.keys():
+            raise KeyError(f"{name}: parameters differ: {sorted(own.keys() ^ given.keys())[:4]}")
+        for key, value in given.items():
+            own[key].copy_(value)
+    text = method.begin_text(config["names"], golden.about["template"])
+    image = method.begin("image", golden.tensors["images"])
+    errors = {"logits": error(_logits(method, image, text), golden.tensors["logits"])}
+    if "loss" in golden.tensors:
+        terms = method.train().terms(method(image, text), golden.tensors["labels"], None)
+        loss = torch.stack(list(terms.values())).sum()
+        loss.backward()
+        errors["loss"] = error(loss.detach(), golden.tensors["loss"])
+        errors["gradients"] = max(
+            error(own[entry.rename(key, config)].grad, value) for key, value in golden.group("grad.").items()
+        )
+    return errors
+
+
+@torch.no_grad()
+def _logits(method: Method, image: Any, text: Any) -> Tensor:
+    return method.eval()(image, text).features.logits
+
+
+def main(arguments: list[str]) -> int:
+    folder = Path(arguments[0]) if arguments else DATA
+    found = [name for name in ENTRIES if (folder / f"{name}.safetensors").exists()]
+    passed = 0
+    for name in found:
+        errors = compare(folder, name)
+        good = max(errors.values()) <= LIMIT
+        passed += good
+        print(
+            f"{name:12s} {'ok  ' if good else 'FAIL'}", "  ".join(f"{key} {value:.1e}" for key, value in errors.items())
+        )
+    print(f"passed {passed} of {len(found)}")
+    return 0 if passed == len(found) and found else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,38 @@
+"""Small CLIPs for tests: an open_clip model and our Backbone with the same random weights."""
+
+from __future__ import annotations
+
+import torch
+from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
+from open_clip.tokenizer import SimpleTokenizer
+
+from rmadapter.backbones import Backbone, _build
+from rmadapter.backbones.openclip import rename, shape_of
+from rmadapter.backbones.preprocess import Preprocess
+
+VOCABULARY, CONTEXT = 49408, 77
+
+
+def small_pair(
+    image_depth: int = 4, text_depth: int = 3, quick_gelu: bool = True, seed: int = 0
+) -> tuple[CLIP, Backbone]:
+    """An open_clip model with 32-pixel images, and the same weights as our Backbone; float32."""
+    vision = CLIPVisionCfg(layers=image_depth, width=48, head_width=16, patch_size=8, image_size=32)
+    text = CLIPTextCfg(context_length=CONTEXT, vocab_size=VOCABULARY, width=32, heads=2, layers=text_depth)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = CLIP(24, vision, text, quick_gelu=quick_gelu).eval().requires_grad_(False)
+        for parameter in model.parameters():  # biases and norms start at 0 and 1: a mix-up of them must show
+            if parameter.ndim == 1:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    config = {
+        "embed_dim": 24,
+        "quick_gelu": quick_gelu,
+        "vision_cfg": {"layers": image_depth, "width": 48, "head_width": 16, "patch_size": 8, "image_size": 32},
+        "text_cfg": {"context_length": 77, "vocab_size": VOCABULARY, "width": 32, "heads": 2, "layers": text_depth},
+    }
+    preprocess = Preprocess(32, (0.5, 0.5, 0.5), (0.3, 0.3, 0.3), "bicubic", "shortest")
+    weights = {key: value.clone() for key, value in rename(model.state_dict(), "small").items()}
+    tokenizer = SimpleTokenizer(context_length=CONTEXT)
+    backbone = _build(shape_of(config, "small"), weights, preprocess, tokenizer, "small", None, "a photo of a {}.")
+    return model, backbone
