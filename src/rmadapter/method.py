@@ -25,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rmadapter import recipes
 from rmadapter.backbones import Backbone
 from rmadapter.backbones.clip import TOWERS, Tower, TowerName, take
 from rmadapter.data.task import check_class_names, check_template
@@ -85,7 +86,8 @@ class Method(nn.Module):
 
     Args:
         backbone: the frozen CLIP.
-        settings: values for the method's ``Settings``; an unknown name is a SettingError.
+        settings: changes to the method's ``Settings``, by name; what is left out comes from the method's shipped recipe
+            for this backbone, or else is the default. An unknown name is a SettingError.
         seed: of the initial values of what trains.
     """
 
@@ -103,7 +105,8 @@ class Method(nn.Module):
     def __init__(self, backbone: Backbone, *, seed: int = 1, **settings: Any) -> None:
         super().__init__()
         self._backbone = (backbone,)  # in a tuple, so that torch does not register it as a submodule
-        self.settings = self.Settings.parse(settings, f"method {self.name}")
+        given = {**recipes.defaults(self.name, backbone.variant, "method"), **settings}
+        self.settings = self.Settings.parse(given, f"method {self.name}")
         self.seed = seed
         self.template = backbone.template
         self.classes: tuple[str, ...] = ()

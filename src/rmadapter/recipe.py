@@ -10,10 +10,11 @@ from typing import Any, Literal
 from pydantic import NonNegativeInt, PositiveInt
 
 from rmadapter import recipes
+from rmadapter.backbones import recipe_variant
 from rmadapter.errors import SettingError, nearest, unknown
 from rmadapter.methods import method_class, method_names
 from rmadapter.settings import Settings
-from rmadapter.train import TrainSettings
+from rmadapter.train import TrainSettings, train_settings
 
 TABLES = ("method", "train")
 
@@ -48,7 +49,7 @@ class Recipe(Settings):
 def resolve(recipe: str | Path | None, changes: Mapping[str, Any]) -> Recipe:
     """A recipe with every default filled in.
 
-    Precedence, low to high: defaults, the method's published recipe, ``recipe``, ``changes``.
+    Precedence, low to high: defaults, the method's shipped recipe for the backbone, ``recipe``, ``changes``.
 
     Args:
         recipe: a shipped one by name (``rmadapter/pictograms``), a TOML file, or None.
@@ -63,7 +64,9 @@ def resolve(recipe: str | Path | None, changes: Mapping[str, Any]) -> Recipe:
     name = str(method.pop("name", Recipe.model_fields["method"].default))
     if name not in method_names():
         raise unknown("method", name, method_names())
-    train = {**recipes.section(name, "train"), **_table(content, "train"), **_table(changes, "train")}
+    variant = recipe_variant(str(given.get("backbone", Recipe.model_fields["backbone"].default)))
+    method = {**recipes.defaults(name, variant, "method"), **method}
+    train = {**_table(content, "train"), **_table(changes, "train")}
     seed = given.get("seed", Recipe.model_fields["seed"].default)
     known = [key for key in Recipe.model_fields if key not in ("method_settings", *TABLES)]
     for key in given:
@@ -78,7 +81,7 @@ def resolve(recipe: str | Path | None, changes: Mapping[str, Any]) -> Recipe:
             **given,
             "method": name,
             "method_settings": method_class(name).Settings.parse(method, f"method {name}").plain(),
-            "train": TrainSettings.parse({"seed": seed, **train}, "train"),
+            "train": train_settings(name, variant, {"seed": seed, **train}),
         },
         "recipe",
     )

@@ -94,9 +94,9 @@ class Fit:
     out: Path | None
 
 
-def train_settings(method: str, changes: dict[str, Any]) -> TrainSettings:
-    """A method's published training settings with some changed: the one place where the two meet."""
-    return TrainSettings.parse({**recipes.section(method, "train"), **changes}, "train")
+def train_settings(method: str, variant: str, changes: dict[str, Any]) -> TrainSettings:
+    """The training settings of a method's shipped recipe with some changed: the one place where the two meet."""
+    return TrainSettings.parse({**recipes.defaults(method, variant, "train"), **changes}, "train")
 
 
 def fit(
@@ -116,13 +116,13 @@ def fit(
         out: folder for the adapter, the log and the checkpoint; None: nothing is written.
         resume: go on with the run that ``out`` holds.
         progress: show a bar.
-        train: changes to the method's published ``TrainSettings``, by name (``epochs=10``).
+        train: changes to the ``TrainSettings`` of the method's shipped recipe, by name (``epochs=10``).
 
     Raises:
         SettingError: for an unknown or impossible setting. DataError: for a task without training items.
         TrainingError: when a loss is not finite; it names the step and the term.
     """
-    settings = train_settings(method.name, train)
+    settings = train_settings(method.name, method.backbone.variant, train)
     if not len(task.train):
         raise DataError(f"task {task.name!r} has no training items")
     folder = None if out is None else new_folder(Path(out), resume)

@@ -17,7 +17,7 @@ from rmadapter.backbones.clip import CLIP, Shape, Tower, TowerName
 from rmadapter.backbones.preprocess import Preprocess
 from rmadapter.errors import BackboneError
 
-__all__ = ["Backbone", "Tokenizer", "backbone_names", "load_backbone"]
+__all__ = ["Backbone", "Tokenizer", "backbone_names", "load_backbone", "recipe_variant"]
 
 PHOTO = "a photo of a {}."
 
@@ -53,6 +53,11 @@ class Backbone:
     def shape(self) -> Shape:
         """Sizes of the towers."""
         return self.clip.shape
+
+    @property
+    def variant(self) -> str:
+        """Which section of the shipped recipes suits this backbone; see ``recipe_variant``."""
+        return recipe_variant(self.name)
 
     @property
     def device(self) -> torch.device:
@@ -104,6 +109,14 @@ class Backbone:
 def backbone_names() -> tuple[str, ...]:
     """Names of the backbones that are inside the package."""
     return pictoclip.names()
+
+
+def recipe_variant(name: str) -> str:
+    """'pictograms' for the small backbones inside the package, '' (the published settings) for all others.
+
+    Published settings are tuned to ViT-B/16 and do not move a tower of width 128; see docs/decisions.
+    """
+    return "pictograms" if name in backbone_names() else ""
 
 
 def load_backbone(name: str, pretrained: str | None = "default", *, device: str = "cpu", seed: int = 0) -> Backbone:

@@ -37,6 +37,6 @@ def read(name: str) -> dict[str, Any]:
     return base
 
 
-def section(name: str, key: str) -> dict[str, Any]:
-    """One table of a recipe, such as ``train``; {} where there is none."""
-    return dict(read(name).get(key, {}))
+def defaults(method: str, variant: str, table: str) -> dict[str, Any]:
+    """A table (``method`` or ``train``) of a method's shipped recipe, for a variant ('' is the published one)."""
+    return dict(read(f"{method}/{variant}").get(table, {}))

@@ -1,0 +1,71 @@
+"""A task as a folder: PNG files, CoOp's ``split.json``, and the template."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from rmadapter.data.task import Split, Task
+from rmadapter.errors import DataError
+
+
+def export_task(task: Task, folder: str | Path, progress: Callable[[int, int], None] | None = None) -> Path:
+    """Writes every image of a task and its split, in the format that CoOp and its descendants read.
+
+    ``images/CLASS_NAME/PART_INDEX.png`` with a running index a class and part; ``split.json`` with
+    ``{"train": [[path relative to images/, label, class name], ...], "val": ..., "test": ...}``; ``task.json`` with
+    the task's name and template. The same task gives the same bytes.
+
+    Args:
+        folder: is made; must be empty.
+        progress: called with the count of images written and of all images.
+
+    Returns:
+        The folder.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder} is not an empty folder", remedy="name a new folder, or empty this one")
+    names = folder_names(task.classes)
+    splits = {"train": task.train, "val": task.val, "test": task.test}
+    total, written = sum(len(split) for split in splits.values()), 0
+    entries: dict[str, list[list[object]]] = {}
+    for part, split in splits.items():
+        entries[part] = []
+        for path, item in zip(_paths(split, part, names), split, strict=True):
+            target = folder / "images" / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            item.picture.open().save(target, "PNG")
+            entries[part].append([path, item.label, task.classes[item.label]])
+            written += 1
+            if progress is not None:
+                progress(written, total)
+    _write_json(folder / "task.json", {"name": task.name, "template": task.template})
+    # Last, so that a folder with a split.json is a whole one.
+    _write_json(folder / "split.json", entries)
+    return folder
+
+
+def folder_names(classes: tuple[str, ...]) -> list[str]:
+    """Class names as folder names that every file system takes: letters, digits, ``-`` and ``_``; unique."""
+    names = [re.sub(r"[^\w-]+", "_", name).strip("_") or "class" for name in classes]
+    if len({name.lower() for name in names}) == len(names):  # file systems may ignore case
+        return names
+    return [f"{label}_{name}" for label, name in enumerate(names)]
+
+
+def _paths(split: Split, part: str, names: list[str]) -> list[str]:
+    """A relative path for each item: its class's folder, and a running index a class."""
+    counts = [0] * len(names)
+    paths = []
+    for item in split:
+        paths.append(f"{names[item.label]}/{part}_{counts[item.label]:04d}.png")
+        counts[item.label] += 1
+    return paths
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
