@@ -255,7 +255,7 @@ def export(task: str, folder: Path) -> None:
     from rmadapter.data import load_task
     from rmadapter.data.export import export_task
     from rmadapter.files import new_folder
-    from rmadapter.run import counter
+    from rmadapter.progress import counter
 
     found = load_task(task)
     with counter("writing", len(found.train) + len(found.val) + len(found.test)) as count:

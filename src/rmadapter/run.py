@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
-
-from rich.progress import Progress
 
 from rmadapter import adapter, provenance
 from rmadapter.backbones import load_backbone
@@ -25,7 +22,8 @@ from rmadapter.files import new_folder, write_json
 from rmadapter.method import Method
 from rmadapter.methods import method_class
 from rmadapter.methods.zero_shot import ZeroShot
-from rmadapter.predictor import Prediction, Predictor
+from rmadapter.predictor import Prediction
+from rmadapter.progress import counter
 from rmadapter.recipe import Recipe, resolve
 from rmadapter.report import Shown, contact_sheet
 from rmadapter.train import Fit, fit
@@ -48,7 +46,7 @@ def load_recipe_task(recipe: Recipe) -> Task:
     return load_task(recipe.data, split_seed=recipe.split_seed, template=recipe.template)
 
 
-def train(recipe: Recipe, out: Path, *, resume: bool = False, device: str = "auto", progress: bool = True) -> Fit:
+def train(recipe: Recipe, out: Path, *, resume: bool = False, device: str = "auto", show_progress: bool = True) -> Fit:
     """Run a recipe into a folder: adapter, log, split, and ``run.json`` with the recipe and what it was computed with.
 
     Raises:
@@ -78,7 +76,7 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, device: str = "aut
         cut(task, recipe.classes).shots(recipe.shots, recipe.seed),
         out,
         resume=True,
-        progress=progress,
+        show_progress=show_progress,
         **settings,
     )
     write_json(out / RUN, {**record, "fit": {**asdict(result), "out": None}})
@@ -158,7 +156,7 @@ def find_images(paths: Iterable[Path]) -> Iterator[Path]:
             raise DataError(f"{path} does not exist")
 
 
-def demo(out: Path, *, seed: int = 1, progress: bool = True) -> dict[str, Any]:
+def demo(out: Path, *, seed: int = 1, show_progress: bool = True) -> dict[str, Any]:
     """Zero-shot and RMAdapter on ``pictograms/animals``, 16 shots, base to novel: ``summary.json`` and a contact sheet.
 
     Returns:
@@ -167,12 +165,12 @@ def demo(out: Path, *, seed: int = 1, progress: bool = True) -> dict[str, Any]:
     started = time.perf_counter()
     new_folder(out)
     recipe = resolve("rmadapter/pictograms", {"classes": "base", "seed": seed})
-    result = train(recipe, out / "run", progress=progress)
+    result = train(recipe, out / "run", show_progress=show_progress)
     task = load_recipe_task(recipe)
     adapted = adapter.load(out / "run")
     zero_shot: Method = ZeroShot(adapted.backbone)
     zero_shot.template = task.template
-    scores = {method.name: base_to_novel(method, task, progress) for method in (zero_shot, adapted)}
+    scores = {method.name: base_to_novel(method, task, show_progress) for method in (zero_shot, adapted)}
     summary: dict[str, Any] = {
         **{name: {**values, "hm": harmonic_mean(values["base"], values["novel"])} for name, values in scores.items()},
         "seconds": round(time.perf_counter() - started, 1),
@@ -184,38 +182,31 @@ def demo(out: Path, *, seed: int = 1, progress: bool = True) -> dict[str, Any]:
         "machine": provenance.machine(),
     }
     write_json(out / "summary.json", summary)
-    _sheet(adapted.predictor(task.classes), task, out / "contact_sheet.png")
+    _sheet(adapted, task, out / "contact_sheet.png")
     return summary
 
 
-def base_to_novel(method: Method, task: Task, progress: bool = True) -> dict[str, float]:
+def base_to_novel(method: Method, task: Task, show_progress: bool = True) -> dict[str, float]:
     """Test accuracy on the base and on the novel classes, each among its own."""
     found = {}
     for name, part in (("base", task.base()), ("novel", task.novel())):
-        with counter(f"{method.name}, {name}", len(part.test), progress) as count:
+        with counter(f"{method.name}, {name}", len(part.test), show_progress) as count:
             found[name] = evaluate(method.predictor(part.classes), part.test, progress=count).accuracy
     return found
 
 
-def _sheet(predictor: Predictor, task: Task, path: Path, count: int = 48) -> None:
-    """A random draw of test images (seed 0), predicted among all classes of the task."""
-    items = random.Random(0).sample(task.test.items, min(count, len(task.test)))
-    images = [item.picture.open() for item in items]
-    predicted = predictor.predict(images, top=1)
-    right = sum(p.label == task.classes[item.label] for p, item in zip(predicted, items, strict=True))
-    tiles = [
-        Shown(image, p.label, task.classes[item.label]) for image, p, item in zip(images, predicted, items, strict=True)
-    ]
-    title = f"{task.name}: {len(items)} test images, {right} right, among all {len(task.classes)} classes"
-    contact_sheet(tiles, title, path)
-
-
-@contextmanager
-def counter(text: str, total: int, visible: bool = True) -> Iterator[Callable[[int], None]]:
-    """A progress bar; yields what to call with the number of items done."""
-    with Progress(transient=True, disable=not visible) as progress:
-        bar = progress.add_task(text, total=total)
-        yield lambda done: progress.update(bar, advance=done)
+def _sheet(method: Method, task: Task, path: Path, count: int = 24) -> None:
+    """A random draw of test images (seed 0) of base and of novel classes, each predicted among its own half."""
+    tiles: list[Shown] = []
+    right: list[str] = []
+    for name, part in (("base", task.base()), ("novel", task.novel())):
+        items = random.Random(0).sample(part.test.items, min(count, len(part.test)))
+        images = [item.picture.open() for item in items]
+        predicted = method.predictor(part.classes).predict(images, top=1)
+        found = [Shown(i, p.label, part.classes[it.label]) for i, p, it in zip(images, predicted, items, strict=True)]
+        right.append(f"{name} {sum(tile.predicted == tile.true for tile in found)} of {len(found)}")
+        tiles += found
+    contact_sheet(tiles, f"{task.name}, test images that {method.name} names right: {', '.join(right)}", path)
 
 
 def _is_folder(recipe: Recipe) -> bool:

@@ -20,12 +20,12 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rmadapter import adapter, provenance, recipes
+from rmadapter import adapter, progress, provenance, recipes
 from rmadapter.data.loader import Augment, Augmented, order, training_batches
 from rmadapter.data.task import Task
 from rmadapter.errors import DataError, TrainingError, UserError
@@ -105,7 +105,7 @@ def fit(
     out: str | Path | None = None,
     *,
     resume: bool = False,
-    progress: bool = True,
+    show_progress: bool = True,
     **train: Any,
 ) -> Fit:
     """Train a method on a task's training items, and write the adapter.
@@ -115,7 +115,7 @@ def fit(
         task: its ``train`` split is learned from, all of it; cut it by ``task.base().shots(16, seed=1)``.
         out: folder for the adapter, the log and the checkpoint; None: nothing is written.
         resume: go on with the run that ``out`` holds.
-        progress: show a bar.
+        show_progress: show a bar, where standard error is a terminal.
         train: changes to the ``TrainSettings`` of the method's shipped recipe, by name (``epochs=10``).
 
     Raises:
@@ -128,7 +128,7 @@ def fit(
     folder = None if out is None else new_folder(Path(out), resume)
     method.classes, method.template = task.classes, task.template
     run = _Run(method, task, settings, folder, resume)
-    with _bar(progress, run) as show:
+    with _bar(show_progress, run) as show:
         result = run.train(show)
     if folder is not None:
         write_json(folder / SHOTS, task.manifest())
@@ -301,12 +301,12 @@ def _bar(visible: bool, run: _Run) -> Iterator[Any]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[terms]}"),
     ]
-    with Progress(*columns, disable=not visible or not run.steps, transient=True) as progress:
+    with progress.bar(*columns, visible=visible and run.steps > 0) as shown:
         done = sum(map(len, run.batches[: run.first_epoch]))
-        bar = progress.add_task("", total=run.steps, completed=done, speed=0.0, terms="")
+        task = shown.add_task("", total=run.steps, completed=done, speed=0.0, terms="")
 
         def show(terms: dict[str, float], speed: float) -> None:
             text = " ".join(f"{name} {value:.3f}" for name, value in terms.items())
-            progress.update(bar, advance=1, speed=speed, terms=text)
+            shown.update(task, advance=1, speed=speed, terms=text)
 
         yield show

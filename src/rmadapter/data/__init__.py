@@ -29,7 +29,7 @@ def load_task(name: str | Path, *, split_seed: int = 1, template: str | None = N
         DataError: for an unknown name, or a folder that is missing or cannot be used.
     """
     folder = Path(name)
-    if str(name).startswith("pictograms/") and not folder.is_dir():
+    if str(name) in task_names():
         task = pictograms.load(str(name).removeprefix("pictograms/"))
         return task if template is None else task.with_template(template)
     if folder.is_dir():

@@ -78,7 +78,9 @@ def training_batches(images: Augmented, batches: Sequence[tuple[int, list[int]]]
         workers: processes that decode and augment; 0 does it in this one.
     """
     keys = [[(epoch, index) for index in indices] for epoch, indices in batches]
-    yield from DataLoader(images, batch_sampler=keys, num_workers=workers, prefetch_factor=4 if workers else None)
+    own = torch.Generator().manual_seed(0)  # else the loader draws its workers' seeds from the global generator
+    ahead = 4 if workers else None
+    yield from DataLoader(images, batch_sampler=keys, num_workers=workers, prefetch_factor=ahead, generator=own)
 
 
 def evaluation_batches(split: Split, preprocess: Preprocess, batch_size: int) -> Iterator[Batch]:

@@ -48,4 +48,4 @@ def upper_blocks(depth: int) -> tuple[int, int]:
 
     12 blocks give 5..12 as published, 24 give 17..24, 6 give 3..6.
     """
-    return depth - min(8, 2 * depth // 3) + 1, depth
+    return depth - max(1, min(8, 2 * depth // 3)) + 1, depth

@@ -1,0 +1,167 @@
+"""What every method promises; a new file in ``methods`` is tested here without an edit."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+import rmadapter as ra
+from rmadapter import recipes
+from rmadapter.backbones import Backbone
+from rmadapter.backbones.clip import TOWERS
+from rmadapter.data import Task
+from rmadapter.method import Method
+from rmadapter.methods import method_class, method_names
+from rmadapter.recipe import resolve
+from small import small_pair
+
+METHODS = method_names()
+LONGER = {"rmadapter": 210}  # half of it is the text of its settings
+
+
+def build(name: str, backbone: Backbone) -> Method:
+    return method_class(name)(backbone)
+
+
+@pytest.fixture(params=METHODS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def test_file_class_and_docs(name: str) -> None:
+    cls = method_class(name)
+    assert cls.name == name == Path(inspect.getfile(cls)).stem
+    module = inspect.getmodule(cls)
+    assert module is not None and module.__doc__ is not None
+    assert cls.source.split(",")[0] in module.__doc__, "the file opens with its source"
+    assert cls.__doc__ and cls.__doc__ != Method.__doc__
+    assert len(Path(inspect.getfile(cls)).read_text().splitlines()) <= LONGER.get(name, 150)
+
+
+def test_every_setting_says_what_it_is_for(name: str) -> None:
+    for key, field in method_class(name).Settings.model_fields.items():
+        assert field.description, f"{name}.{key} has no text under it"
+        assert not field.is_required(), f"{name}.{key} has no default"
+
+
+def test_no_sizes_are_written_into_the_code(name: str) -> None:
+    tree = ast.parse(Path(inspect.getfile(method_class(name))).read_text())
+    numbers = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, int)}
+    assert not numbers & {512, 768, 1024, 77}
+
+
+def test_the_shipped_recipe_resolves(name: str) -> None:
+    for backbone in ("pictoclip-s", "ViT-B-16"):
+        recipe = resolve(None, {"method": {"name": name}, "backbone": backbone})
+        assert recipe.method == name
+    for shipped in recipes.names():
+        assert resolve(shipped, {}).method == shipped.split("/")[0]
+
+
+def test_backbone_bytes_and_gradients(name: str, pictoclip: Backbone, few: Task) -> None:
+    before = {key: value.clone() for key, value in pictoclip.clip.state_dict().items()}
+    method = build(name, pictoclip)
+    assert not {id(p) for p in method.parameters()} & {id(p) for p in pictoclip.clip.parameters()}
+    ra.fit(method, few.shots(2, seed=1), show_progress=False, epochs=1)
+    for key, parameter in pictoclip.clip.named_parameters():
+        assert parameter.grad is None and not parameter.requires_grad
+        assert torch.equal(parameter, before[key])
+
+
+def test_strict_save_and_another_class_list(name: str, pictoclip: Backbone, few: Task, tmp_path: Path) -> None:
+    method = build(name, pictoclip)
+    ra.fit(method, few.shots(2, seed=1), tmp_path, show_progress=False, epochs=1)
+    saved = load_file(tmp_path / "adapter_model.safetensors")
+    assert saved.keys() == method.state_dict().keys()
+    loaded = ra.load(tmp_path)
+    for classes in (few.classes, ("unicorn", "hedgehog", "red apple")):
+        one, other = (m.predictor(classes) for m in (method, loaded))
+        images = [item.picture.open() for item in few.val.items[:4]]
+        assert torch.equal(one.probabilities(images), other.probabilities(images))
+        assert one.probabilities(images).sum(dim=-1) == pytest.approx([1.0] * 4, abs=1e-5)
+
+
+def test_the_loss_falls_on_eight_images(name: str, pictoclip: Backbone, few: Task) -> None:
+    method = build(name, pictoclip)
+    if method.trained() == 0:
+        pytest.skip("nothing trains")
+    task = few._only(range(4)).shots(2, seed=1)
+    first = ra.fit(build(name, pictoclip), task, show_progress=False, epochs=1, augment="none", batch_size=8)
+    last = ra.fit(method, task, show_progress=False, epochs=30, augment="none", batch_size=8)
+    assert last.terms["ce"] < first.terms["ce"]
+    assert sum(last.terms.values()) < sum(first.terms.values())
+
+
+def test_deterministic_for_a_seed(name: str, pictoclip: Backbone, few: Task) -> None:
+    states = []
+    for seed in (1, 1, 2):
+        method = method_class(name)(pictoclip, seed=seed)
+        ra.fit(method, few.shots(2, seed=1), show_progress=False, epochs=1)
+        states.append(method.state_dict())
+    for key, value in states[0].items():
+        assert torch.equal(value, states[1][key])
+    if states[0]:
+        assert any(not torch.equal(value, states[2][key]) for key, value in states[0].items())
+
+
+def test_seams_are_the_identity_outside_what_the_method_touches(name: str) -> None:
+    _, backbone = small_pair(image_depth=6, text_depth=5)
+    method = build(name, backbone)
+    for tower in TOWERS:
+        depth, width = backbone.tower(tower).depth, backbone.tower(tower).width
+        touched = method.touches(tower)
+        assert not touched or (touched.start >= 0 and touched.stop <= depth)
+        x = torch.randn(2, 5, width)
+        if 0 not in touched:
+            assert torch.equal(method.tokens(tower, x), x)
+        for i in set(range(depth)) - set(touched):
+            assert torch.equal(method.before(tower, i, x), x)
+            if type(method).beside is not Method.beside:
+                with pytest.raises(Exception, match=r".*"):  # there is no module for such a block
+                    method.beside(tower, i, x)
+
+
+def test_the_frame_cuts_nothing_that_matters(name: str) -> None:
+    """Features are the same whether or not text is cut, frozen blocks run apart, and one row is computed at the end."""
+    _, backbone = small_pair(image_depth=6, text_depth=5)
+    backbone.clip.double()
+    method = build(name, backbone).double().eval()
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    ids = backbone.tokenize(["a photo of a cat.", "a photo of a red panda in the snow."])
+    with torch.no_grad():
+        output = method(method.begin("image", images), method.begin("text", ids))
+        for tower, inputs, features in (("image", images, output.features.image), ("text", ids, output.features.text)):
+            plain = torch.nn.functional.normalize(whole(method, tower, inputs), dim=-1)
+            assert (features - plain).abs().max() < 1e-9
+
+
+def whole(method: Method, name: str, inputs: Tensor) -> Tensor:
+    """A tower with every row and block, the seams called wherever the method acts. Features before the head."""
+    tower = method.backbone.tower(name)  # type: ignore[arg-type]
+    x = tower.enter(
+        method.tokens(tower.name, tower.rows(inputs)) if 0 in method.touches(tower.name) else tower.rows(inputs)
+    )
+    for i in range(tower.depth):
+        acts = i in method.touches(tower.name)
+        x = method.before(tower.name, i, x) if acts else x
+        u = tower.block(i).ln_1(x)
+        added = method.beside(tower.name, i, u) if acts else None
+        x = tower.block(i)(x, u)
+        x = x if added is None else x + added
+    rows = inputs.argmax(dim=-1) if name == "text" else torch.zeros(len(inputs), dtype=torch.long)
+    return tower.pool(x[torch.arange(len(x)), rows])
+
+
+def test_logits_are_finite_and_of_the_right_shape(name: str, pictoclip: Backbone, few: Task) -> None:
+    predictor = build(name, pictoclip).predictor(few.classes)
+    pixels = torch.randint(0, 256, (3, 3, 48, 48), dtype=torch.uint8)
+    logits = predictor.logits(pixels)
+    assert logits.shape == (3, len(few.classes)) and logits.dtype == torch.float32
+    assert math.isfinite(float(logits.abs().max()))

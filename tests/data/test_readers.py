@@ -1,0 +1,101 @@
+"""Tasks from folders, and back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from rmadapter import load_task
+from rmadapter.data import Task
+from rmadapter.data.export import export_task
+from rmadapter.data.readers import read_manifest
+from rmadapter.errors import DataError
+
+
+def test_class_folders(photos: Path) -> None:
+    task = load_task(photos)
+    assert task.classes == ("otter", "red panda", "tree frog")
+    assert task.template == "a photo of a {}."
+    for split, count in ((task.train, 3), (task.val, 1), (task.test, 2)):
+        assert [split.labels.count(label) for label in range(3)] == [count] * 3
+    names = [item.picture.name for split in (task.train, task.val, task.test) for item in split]
+    assert len(set(names)) == 18 and "red_panda/0.png" in names
+    assert task.manifest() == load_task(photos).manifest()
+    assert task.manifest() != load_task(photos, split_seed=2).manifest()
+    assert task.train.items[0].picture.open().mode == "RGB"
+    assert load_task(photos, template="an icon of a {}.").template == "an icon of a {}."
+
+
+def test_a_manifest_keeps_its_split_when_files_are_added(photos: Path) -> None:
+    task = load_task(photos)
+    Image.new("RGB", (4, 4)).save(photos / "otter" / "00.png")
+    again = read_manifest(json.loads(json.dumps(task.manifest())), photos)
+    assert again.sha256() == task.sha256()
+    assert [item.picture.open().size for item in again.test] == [item.picture.open().size for item in task.test]
+    assert load_task(photos).sha256() != task.sha256()
+
+
+def test_export_and_read_again(few: Task, tmp_path: Path) -> None:
+    small = few.shots(2, seed=1)
+    export_task(small, tmp_path / "out")
+    read = load_task(tmp_path / "out")
+    assert read.classes == small.classes and read.template == small.template and read.name == small.name
+    for one, other in ((read.train, small.train), (read.val, small.val), (read.test, small.test)):
+        assert one.labels == other.labels
+        for a, b in zip(one, other, strict=True):
+            assert a.picture.open().tobytes() == b.picture.open().tobytes()
+
+
+def write_split(folder: Path, **changes: object) -> None:
+    rows = [["a/0.png", 0, "cat"], ["b/0.png", 1, "dog"]]
+    (folder / "split.json").write_text(json.dumps({"train": rows, "val": [], "test": rows, **changes}))
+    for name in ("a", "b"):
+        (folder / "images" / name).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(folder / "images" / name / "0.png")
+
+
+def test_split_files(tmp_path: Path) -> None:
+    write_split(tmp_path)
+    assert load_task(tmp_path).classes == ("cat", "dog")
+    for changes, message in (
+        ({"train": [["a/0.png", 0, "cat"], ["b/0.png", 0, "dog"]]}, "label 0 has two names"),
+        ({"train": [["a/0.png", 0]]}, "is not a split file"),
+        ({"train": [["a/0.png", 4, "owl"]]}, "labels must be 0 to n - 1"),
+        ({"val": [["c/0.png", 0, "cat"]]}, r"c/0\.png belongs to the split but is not on disk"),
+        ({"val": [["a/0.png", 0, "cat"]], "train": [["a/0.png", "0", "cat"]]}, "is not a split file"),
+    ):
+        write_split(tmp_path, **changes)
+        with pytest.raises(DataError, match=message):
+            load_task(tmp_path)
+    (tmp_path / "split.json").write_text("{")
+    with pytest.raises(DataError, match="is not a split file"):
+        load_task(tmp_path)
+
+
+def test_bad_folders(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no task and no folder"):
+        load_task(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="did you mean 'pictograms/animals'"):
+        load_task("pictograms/animal")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no class folders"):
+        load_task(tmp_path / "empty")
+    (tmp_path / "empty" / "one").mkdir()
+    with pytest.raises(DataError, match="has one class"):
+        load_task(tmp_path / "empty")
+    (photos / "Red Panda").mkdir()
+    with pytest.raises(DataError, match="too few images"):
+        load_task(photos)
+    for index in range(2):
+        Image.new("RGB", (4, 4)).save(photos / "Red Panda" / f"{index}.png")
+    with pytest.raises(DataError, match="two classes have the same name"):
+        load_task(photos)
+
+
+def test_templates_need_one_place(photos: Path) -> None:
+    for template in ("a photo", "a {} of a {}"):
+        with pytest.raises(DataError, match="exactly one"):
+            load_task(photos, template=template)

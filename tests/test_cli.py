@@ -1,0 +1,184 @@
+"""Commands as a user types them: results, files, messages, exit codes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+import rmadapter as ra
+from rmadapter import __version__
+from rmadapter.cli import cli
+
+QUICK = ["--train.epochs", "2", "--shots", "2"]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+def good(*arguments: object) -> str:
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small task as files: six animals, exported as a user would have them."""
+    from rmadapter.data.export import export_task
+
+    task = ra.load_task("pictograms/animals")._only(range(6))
+    return export_task(task, tmp_path_factory.mktemp("data") / "animals")
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    good("train", "--data", folder, "--out", out, "--classes", "base", *QUICK)
+    return out
+
+
+def test_the_commands_give_the_numbers_of_the_python_interface(folder: Path, trained: Path, tmp_path: Path) -> None:
+    task = ra.load_task(folder)
+    base, novel = task.base(), task.novel()
+    method = ra.RMAdapter(ra.load_backbone("pictoclip-s"))
+    ra.fit(method, base.shots(2, seed=1), out=tmp_path / "api", epochs=2)
+    for name in ("adapter_model.safetensors", "steps.jsonl"):
+        assert (tmp_path / "api" / name).read_bytes() == (trained / name).read_bytes()
+    for name, part in (("base", base), ("novel", novel)):
+        expected = ra.evaluate(ra.load(tmp_path / "api").predictor(part.classes), part.test)
+        found = json.loads(good("evaluate", trained, "--classes", name, "--json"))
+        assert found["accuracy"] == expected.accuracy
+        assert found["mean_class_accuracy"] == expected.mean_class_accuracy
+    images = sorted((folder / "images" / "crab").glob("test_*.png"))
+    expected_rows = ra.load(trained).predictor(novel.classes).predict(images)
+    lines = good("predict", trained, folder / "images" / "crab", "--classes", ",".join(novel.classes), "--json")
+    found_rows = {row["image"]: row for row in map(json.loads, lines.splitlines())}
+    for row in expected_rows:
+        assert found_rows[row.image]["classes"] == list(row.classes)
+        assert found_rows[row.image]["probabilities"] == pytest.approx(list(row.probabilities), abs=1e-6)
+
+
+def test_what_a_run_folder_holds(trained: Path, folder: Path) -> None:
+    record = json.loads((trained / "run.json").read_text())
+    assert record["recipe"]["shots"] == 2 and record["recipe"]["train"]["epochs"] == 2
+    assert record["versions"]["rmadapter"] == __version__ and record["machine"]["threads"] >= 1
+    assert record["fit"]["steps"] > 0
+    task = json.loads((trained / "task.json").read_text())
+    assert task["data"] == str(folder.resolve()) and len(task["classes"]) == 6
+    shots = json.loads((trained / "shots.json").read_text())
+    assert len(shots["train"]) == 6 and len(shots["classes"]) == 3
+    assert not (trained / "checkpoint.safetensors").exists()
+
+
+def test_evaluate_prints_and_records(trained: Path) -> None:
+    assert "accuracy" in good("evaluate", trained)
+    assert "64 classes" in good("evaluate", trained, "--data", "pictograms/food")
+    scores = json.loads((trained / "scores.json").read_text())
+    assert any(key.endswith(" base") for key in scores) and "pictograms/food all" in scores
+
+
+def test_predict_forms(trained: Path, folder: Path) -> None:
+    image = next((folder / "images" / "crab").glob("*.png"))
+    text = good("predict", trained, image, "--top", 2)
+    assert text.startswith(f"{image}: ") and text.count("%") == 2
+    rows = list(
+        csv.reader(io.StringIO(good("predict", trained, image, folder / "images" / "tiger", "--csv", "--top", 1)))
+    )
+    assert rows[0] == ["image", "class_1", "probability_1"] and len(rows) == 2 + 48
+
+
+def test_resume(folder: Path, tmp_path: Path) -> None:
+    arguments = ["train", "--data", folder, "--out", tmp_path / "run", *QUICK]
+    good(*arguments)
+    before = (tmp_path / "run" / "adapter_model.safetensors").read_bytes()
+    result = run(*arguments)
+    assert result.exit_code == 2 and "not empty" in result.stderr
+    good("train", "--out", tmp_path / "run", "--resume")
+    assert (tmp_path / "run" / "adapter_model.safetensors").read_bytes() == before
+    result = run(*arguments, "--resume", "--method.rank", 4)
+    assert result.exit_code == 2 and "another recipe" in result.stderr and "method_settings" in result.stderr
+
+
+def test_lists() -> None:
+    assert "rmadapter" in good("list", "methods") and "Radford" in good("list", "methods")
+    assert "pictoclip-s" in good("list", "backbones")
+    assert "pictograms/animals" in good("list", "tasks") and "classes" in good("list", "tasks")
+    assert "rmadapter/pictograms" in good("list", "recipes")
+
+
+def test_help_shows_every_setting_with_its_default() -> None:
+    text = " ".join(good("train", "--help").split())
+    for setting in ra.RMAdapter.Settings.model_fields:
+        assert f"--method.{setting}" in text
+    for setting in set(ra.TrainSettings.model_fields) - {"seed"}:
+        assert f"--train.{setting}" in text
+    assert "[pictoclip-s]" in text
+    assert "--method.rank" not in good("train", "--method", "zero_shot", "--help")
+
+
+def test_export_writes_what_train_reads(tmp_path: Path) -> None:
+    good("export", "pictograms/plants", tmp_path / "plants")
+    assert len(list((tmp_path / "plants").rglob("*.png"))) == 46 * 48
+    result = run("export", "pictograms/plants", tmp_path / "plants")
+    assert result.exit_code == 2 and "not empty" in result.stderr
+
+
+def test_a_tracebacks_is_shown_on_request(tmp_path: Path) -> None:
+    result = run("--debug", "evaluate", tmp_path)
+    assert isinstance(result.exception, ra.UserError)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--data", "nowhere", "--out", "OUT"], "there is no task and no folder 'nowhere'"),
+        (["train", "--method", "rmadaptr", "--out", "OUT"], "did you mean 'rmadapter'?"),
+        (["train", "--method.rnak", "3", "--out", "OUT"], "--method.rank"),
+        (["train", "--method.rank", "-3", "--out", "OUT"], "rank is not valid"),
+        (["train", "--train.lr", "fast", "--out", "OUT"], "lr is not valid"),
+        (["train", "--recipe", "rmadapter/pictogram", "--out", "OUT"], "did you mean 'rmadapter/pictograms'?"),
+        (["train", "--backbone", "ViT-B-61", "--out", "OUT"], "did you mean 'ViT-B-16'?"),
+        (["train", "--template", "a photo", "--out", "OUT"], "exactly one {}"),
+        (["train"], "Missing option '--out'"),
+        (["evaluate", "OUT"], "run.json is missing"),
+        (["predict", "OUT", "x.png"], "does not exist"),
+        (["lst"], "No such command 'lst'"),
+        (["list", "methds"], "is not one of"),
+    ],
+)
+def test_mistakes_exit_with_2_and_say_what_to_do(arguments: list[str], message: str, tmp_path: Path) -> None:
+    result = run(*[str(tmp_path / "out") if argument == "OUT" else argument for argument in arguments])
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split()), result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_prediction_mistakes(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    result = run("predict", trained, tmp_path / "broken.png")
+    assert result.exit_code == 2 and "broken.png is not a readable image" in result.stderr
+    Image.new("RGB", (3, 3)).save(tmp_path / "good.png")
+    result = run("predict", trained, tmp_path / "good.png", "--classes", "cat,cat")
+    assert result.exit_code == 2 and "same name" in result.stderr
+
+
+def test_the_demo(tmp_path: Path) -> None:
+    """The main job: RMAdapter learns the base classes, and the balance with the novel ones is better than before."""
+    text = good("demo", "--out", tmp_path / "demo")
+    summary = json.loads((tmp_path / "demo" / "summary.json").read_text())
+    assert summary["rmadapter"]["base"] >= summary["zero_shot"]["base"] + 5
+    assert summary["rmadapter"]["hm"] > summary["zero_shot"]["hm"]
+    for name in ("zero_shot", "rmadapter"):
+        scores = summary[name]
+        assert scores["hm"] == pytest.approx(ra.harmonic_mean(scores["base"], scores["novel"]))
+        assert f"{scores['base']:.1f}" in text
+    with Image.open(tmp_path / "demo" / "contact_sheet.png") as sheet:
+        assert sheet.size[0] > 800 and sheet.size[1] > 800
+    assert ra.load(tmp_path / "demo" / "run").name == "rmadapter"

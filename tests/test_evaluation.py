@@ -1,0 +1,84 @@
+"""Predictors and scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import rmadapter as ra
+from rmadapter.backbones import Backbone
+from rmadapter.data import Task
+from rmadapter.errors import DataError
+from rmadapter.run import find_images
+
+
+def test_accuracy_is_counted_over_images_and_over_classes(few: Task, pictoclip: Backbone) -> None:
+    split = few.test.only([0, 1, 2])
+    uneven = type(split)(split.items[:20], split.classes)  # 16 images of one class, 4 of the next, none of the third
+    predictor = ra.ZeroShot(pictoclip).predictor(split.classes)
+    scores = ra.evaluate(predictor, uneven, batch_size=7)
+    right = [predicted == label for predicted, label in zip(scores.predicted, uneven.labels, strict=True)]
+    assert scores.accuracy == pytest.approx(100 * sum(right) / 20)
+    assert scores.mean_class_accuracy == pytest.approx(100 * (sum(right[:16]) / 16 + sum(right[16:]) / 4) / 2)
+    again = ra.evaluate(predictor, uneven, batch_size=20)
+    assert again.predicted == scores.predicted and again.confidence == pytest.approx(scores.confidence, abs=1e-5)
+    assert "20 images, 3 classes" in str(scores)
+
+
+def test_the_classes_must_be_the_splits(few: Task, pictoclip: Backbone) -> None:
+    predictor = ra.ZeroShot(pictoclip).predictor(few.classes[:3])
+    with pytest.raises(DataError, match="classes are not those of"):
+        ra.evaluate(predictor, few.test)
+    with pytest.raises(DataError, match="is empty"):
+        ra.evaluate(predictor, few.test.only([]))
+
+
+def test_harmonic_mean() -> None:
+    assert ra.harmonic_mean(84.52, 77.36) == pytest.approx(80.78, abs=0.005)
+    assert ra.harmonic_mean(0, 0) == 0
+
+
+def test_predictions_of_files_and_images(photos: Path, pictoclip: Backbone) -> None:
+    files = list(find_images([photos]))
+    assert len(files) == 18 and files == sorted(files)
+    predictor = ra.ZeroShot(pictoclip).predictor(["red panda", "otter"])
+    predictions = predictor.predict(files, batch_size=5)
+    assert [p.image for p in predictions] == [str(file) for file in files]
+    for prediction in predictions:
+        assert set(prediction.classes) == {"red panda", "otter"}
+        assert prediction.probabilities[0] >= prediction.probabilities[1]
+        assert sum(prediction.probabilities) == pytest.approx(1, abs=1e-5)
+        assert prediction.label == prediction.classes[0] and prediction.label in str(prediction)
+    opened = predictor.predict([Image.open(file) for file in files], top=1)
+    assert [p.label for p in opened] == [p.label for p in predictions]
+    assert [p.image for p in opened[:2]] == ["0", "1"]
+    with pytest.raises(DataError, match="does not exist"):
+        list(find_images([photos / "nowhere"]))
+    with pytest.raises(DataError, match="has no images"):
+        (photos / "none").mkdir()
+        list(find_images([photos / "none"]))
+
+
+def test_a_predictor_does_not_go_stale(few: Task, pictoclip: Backbone) -> None:
+    method = ra.RMAdapter(pictoclip)
+    predictor = method.predictor(few.classes)
+    images = [item.picture.open() for item in few.val.items[:4]]
+    before = predictor.probabilities(images)
+    ra.fit(method, few.shots(2, seed=1), show_progress=False, epochs=2)
+    assert torch.equal(predictor.probabilities(images), before)
+    assert not torch.equal(method.predictor(few.classes).probabilities(images), before)
+    assert predictor.method.backbone is pictoclip  # the frozen part is shared, not copied
+
+
+@pytest.mark.parametrize("classes", [[], ["cat", "Cat"], ["cat", " "], ["red_panda", "red panda"]])
+def test_class_lists_that_cannot_be_told_apart(classes: list[str], pictoclip: Backbone) -> None:
+    with pytest.raises(DataError):
+        ra.ZeroShot(pictoclip).predictor(classes)
+
+
+def test_words_that_pictoclip_never_saw_are_said(pictoclip: Backbone) -> None:
+    with pytest.warns(UserWarning, match="never saw"):
+        ra.ZeroShot(pictoclip).predictor(["qwxz", "cat"])

@@ -1,0 +1,70 @@
+"""Recipes: precedence, unknown keys, files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rmadapter import recipes
+from rmadapter.errors import SettingError
+from rmadapter.recipe import Recipe, resolve
+
+
+def test_everything_is_filled_in() -> None:
+    recipe = resolve(None, {})
+    assert recipe.method == "rmadapter" and recipe.backbone == "pictoclip-s"
+    from rmadapter.methods.rmadapter import RMAdapterSettings
+
+    assert recipe.method_settings.keys() == RMAdapterSettings.model_fields.keys()
+    assert Recipe.parse(recipe.plain(), "again") == recipe
+
+
+def test_the_backbone_decides_the_defaults() -> None:
+    small, large = resolve(None, {}), resolve(None, {"backbone": "ViT-B-16"})
+    assert large.method_settings["scale"] == 0.001 and large.train.optimizer == "sgd" and large.train.lr == 0.0015
+    assert small.method_settings["scale"] != 0.001 and small.train.optimizer == "adamw"
+    assert resolve("rmadapter/pictograms", {}) == small
+
+
+def test_precedence(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        'data = "pictograms/food"\nshots = 4\nseed = 7\n[method]\nrank = 8\n[train]\nepochs = 3\nlr = 0.1\n'
+    )
+    recipe = resolve(file, {"shots": "2", "train": {"lr": "0.2"}, "method": {"hidden": "none"}})
+    assert (recipe.data, recipe.shots, recipe.seed) == ("pictograms/food", 2, 7)
+    assert (recipe.train.epochs, recipe.train.lr, recipe.train.seed) == (3, 0.2, 7)
+    assert recipe.method_settings["rank"] == 8 and recipe.method_settings["hidden"] is None
+    assert resolve(file, {"method": {"image_blocks": "2-3"}}).method_settings["image_blocks"] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("shot = 4", "did you mean 'shots'"),
+        ("[train]\nepoch = 3", "did you mean 'epochs'"),
+        ("[method]\nrankk = 3", "did you mean 'rank'"),
+        ('[method]\nname = "rmadaptor"', "did you mean 'rmadapter'"),
+        ("shots = 0", "shots is not valid"),
+        ("train = 3", "'train' is a table"),
+        ('classes = "novel"', "classes is not valid"),
+        ("not toml", "is not a TOML file"),
+    ],
+)
+def test_mistakes_are_named(content: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(content)
+    with pytest.raises(SettingError, match=message):
+        resolve(file, {})
+
+
+def test_unknown_recipes() -> None:
+    with pytest.raises(SettingError, match="did you mean 'rmadapter/pictograms'"):
+        resolve("rmadapter/pictogram", {})
+
+
+def test_every_shipped_recipe_says_what_it_is() -> None:
+    for name in recipes.names():
+        text = (recipes.FOLDER / f"{name.split('/')[0]}.toml").read_text(encoding="utf-8")
+        assert text.startswith("# ") and "rmadapter " in text.split("\n\n")[0], "a header with its command"

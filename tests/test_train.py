@@ -1,0 +1,185 @@
+"""Training: schedule, determinism, resume, what it writes, what it refuses."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+import rmadapter as ra
+from rmadapter.backbones import Backbone
+from rmadapter.data import Task
+from rmadapter.data.loader import Augmented, order, training_batches
+from rmadapter.errors import DataError, SettingError, TrainingError, UserError
+from rmadapter.train import TrainSettings, train_settings
+from small import small_pair
+
+
+def sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("epochs", "last"), [(5, 0.345), (2, 1.0), (8, 0.146), (10, 0.095), (20, 0.0245), (50, 3.9e-3), (200, 2.5e-4)]
+)
+def test_published_schedule(epochs: int, last: float) -> None:
+    settings = TrainSettings(epochs=epochs, lr=0.002)
+    rates = [settings.rate(epoch, step=7, steps=10) for epoch in range(epochs)]
+    assert rates[0] == 1e-5
+    assert rates[1:] == [0.002 * (1 + math.cos(math.pi * (e - 1) / epochs)) / 2 for e in range(1, epochs)]
+    assert rates[-1] / 0.002 == pytest.approx(last, rel=0.02)
+
+
+def test_schedule_without_warmup_is_mmas() -> None:
+    settings = train_settings("rmadapter", "", {})
+    assert settings.warmup_epochs == 0 and settings.optimizer == "sgd"
+    rates = [settings.rate(epoch, 0, 1) for epoch in range(5)]
+    assert rates == [0.0015 * 0.5 * (1 + math.cos(math.pi * e / 5)) for e in range(5)]
+
+
+def test_schedule_by_step_falls_to_zero() -> None:
+    settings = TrainSettings(epochs=2, warmup_epochs=0, schedule="cosine_by_step", lr=1.0)
+    rates = [settings.rate(epoch, step, 50) for epoch in range(2) for step in range(50)]
+    assert rates[0] == 1.0 and rates == sorted(rates, reverse=True) and rates[-1] < 1e-3
+    assert TrainSettings(schedule="constant", warmup_epochs=0).rate(4, 3, 9) == TrainSettings().lr
+
+
+def test_order_drops_only_a_last_batch_that_is_small() -> None:
+    batches = order(37, 16, seed=1, epoch=0)
+    assert [len(batch) for batch in batches] == [16, 16]
+    assert len({index for batch in batches for index in batch}) == 32
+    assert [len(batch) for batch in order(5, 16, seed=1, epoch=0)] == [5]
+    assert [len(batch) for batch in order(32, 16, seed=1, epoch=0)] == [16, 16]
+    assert batches == order(37, 16, seed=1, epoch=0)
+    assert batches != order(37, 16, seed=1, epoch=1) and batches != order(37, 16, seed=2, epoch=0)
+
+
+def test_augmentation_does_not_depend_on_workers(few: Task, pictoclip: Backbone) -> None:
+    images = Augmented(few.shots(4, seed=1).train, pictoclip.preprocess, "crop_flip", seed=1)
+    plan = [(epoch, batch) for epoch in range(2) for batch in order(24, 8, 1, epoch)]
+    state = torch.get_rng_state()
+    alone = list(training_batches(images, plan, workers=0))
+    assert torch.equal(torch.get_rng_state(), state)
+    parallel = list(training_batches(images, plan, workers=2))
+    for one, other in zip(alone, parallel, strict=True):
+        assert torch.equal(one.pixels, other.pixels) and torch.equal(one.labels, other.labels)
+    again = Augmented(images.split, pictoclip.preprocess, "crop_flip", seed=2)
+    assert not torch.equal(again[0, 0].pixels, images[0, 0].pixels)
+    assert not torch.equal(images[1, 0].pixels, images[0, 0].pixels)
+
+
+def test_same_seed_same_bytes_and_an_untouched_backbone(few: Task, pictoclip: Backbone, tmp_path: Path) -> None:
+    before = {name: value.clone() for name, value in pictoclip.clip.state_dict().items()}
+    task = few.shots(4, seed=1)
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        ra.fit(ra.RMAdapter(pictoclip, seed=seed), task, tmp_path / name, show_progress=False, epochs=2, seed=seed)
+    digests = [sha256(tmp_path / name / "adapter_model.safetensors") for name in "abc"]
+    assert digests[0] == digests[1] != digests[2]
+    for name, value in pictoclip.clip.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert (tmp_path / "a" / "steps.jsonl").read_text() == (tmp_path / "b" / "steps.jsonl").read_text()
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_an_interrupted_run_goes_on_to_the_same_bytes(
+    few: Task, pictoclip: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    task = few.shots(4, seed=1)
+    settings = {"epochs": 4, "optimizer": optimizer, "batch_size": 8, "show_progress": False}
+    ra.fit(ra.RMAdapter(pictoclip), task, tmp_path / "whole", **settings)
+
+    original, calls = ra.RMAdapter.terms, 0
+
+    def interrupt(*args: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 8:  # in the middle of the third epoch
+            raise KeyboardInterrupt
+        return original(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ra.RMAdapter, "terms", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            ra.fit(ra.RMAdapter(pictoclip), task, tmp_path / "cut", **settings)
+    assert not (tmp_path / "cut" / "adapter_model.safetensors").exists()
+    with pytest.raises(UserError, match="not empty"):
+        ra.fit(ra.RMAdapter(pictoclip), task, tmp_path / "cut", **settings)
+    with pytest.raises(UserError, match="other settings"):
+        ra.fit(ra.RMAdapter(pictoclip), task, tmp_path / "cut", resume=True, **{**settings, "batch_size": 6})
+    ra.fit(ra.RMAdapter(pictoclip), task, tmp_path / "cut", resume=True, **settings)
+    for file in ("adapter_model.safetensors", "steps.jsonl"):
+        assert sha256(tmp_path / "cut" / file) == sha256(tmp_path / "whole" / file)
+    assert not (tmp_path / "cut" / "checkpoint.safetensors").exists()
+
+
+def test_the_log_names_every_term(few: Task, pictoclip: Backbone, tmp_path: Path) -> None:
+    result = ra.fit(ra.RMAdapter(pictoclip), few.shots(4, seed=1), tmp_path / "run", show_progress=False, epochs=2)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "steps.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(result.steps))
+    terms = {"ce", "reconstruction_image", "reconstruction_text", "consistency_image", "consistency_text"}
+    for line in lines:
+        assert line.keys() == {"step", "epoch", "lr", "loss"} | terms
+        assert line["loss"] == pytest.approx(sum(line[term] for term in terms))
+    assert result.terms.keys() == terms
+    shots = json.loads((tmp_path / "run" / "shots.json").read_text())
+    assert len(shots["train"]) == 24 and shots["classes"] == list(few.classes)
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_step_and_name(few: Task, pictoclip: Backbone) -> None:
+    with pytest.raises(TrainingError, match=r"not finite at step \d+ of \d+\n.*(ce|reconstruction|consistency)"):
+        ra.fit(
+            ra.RMAdapter(pictoclip),
+            few.shots(4, seed=1),
+            show_progress=False,
+            optimizer="sgd",
+            lr=1e30,
+            warmup_epochs=0,
+            epochs=3,
+            batch_size=4,
+        )
+
+
+def test_what_is_refused(few: Task, pictoclip: Backbone, tmp_path: Path) -> None:
+    method = ra.RMAdapter(pictoclip)
+    with pytest.raises(SettingError, match="did you mean 'epochs'"):
+        ra.fit(method, few, epoch=3)
+    with pytest.raises(SettingError, match="precision is not valid"):
+        ra.fit(method, few, precision="fp8")
+    with pytest.raises(DataError, match="no training items"):
+        ra.fit(method, Task("empty", few.classes, few.template, (), (), few.test_items))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        ra.fit(method, few, tmp_path / "file")
+
+
+def test_zero_shot_trains_nothing_and_is_saved_all_the_same(few: Task, pictoclip: Backbone, tmp_path: Path) -> None:
+    result = ra.fit(ra.ZeroShot(pictoclip), few.shots(1, seed=1), tmp_path / "run", show_progress=False)
+    assert result.steps == 0
+    loaded = ra.load(tmp_path / "run")
+    scores = [ra.evaluate(method.predictor(few.classes), few.val) for method in (ra.ZeroShot(pictoclip), loaded)]
+    assert scores[0] == scores[1]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_precisions_follow_one_another_in_a_process(few: Task, pictoclip: Backbone, precision: str) -> None:
+    result = ra.fit(ra.RMAdapter(pictoclip), few.shots(4, seed=1), show_progress=False, epochs=2, precision=precision)
+    assert math.isfinite(result.terms["ce"])
+
+
+def test_published_settings_move_a_wide_backbone() -> None:
+    """The gradient scale is what lets SGD at 0.0015 train an adapter whose output is scaled by 0.001."""
+    _, backbone = small_pair()
+    task = ra.load_task("pictograms/food")._only(range(4)).shots(4, seed=1)
+    found = {}
+    for scaled in (True, False):
+        method = ra.RMAdapter(backbone, gradient_scale=scaled, consistency_image=0, consistency_text=0)
+        start = {name: value.clone() for name, value in method.state_dict().items()}
+        ra.fit(method, task, show_progress=False, epochs=1, weight_decay=0)
+        found[scaled] = sum(
+            float((value - start[name]).norm()) for name, value in method.state_dict().items() if "up" in name
+        )
+    assert found[True] > 100 * found[False] > 0
