@@ -6,7 +6,7 @@ import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from open_clip.tokenizer import SimpleTokenizer
 
-from rmadapter.backbones import Backbone, _build
+from rmadapter.backbones import Backbone, build
 from rmadapter.backbones.openclip import rename, shape_of
 from rmadapter.backbones.preprocess import Preprocess
 
@@ -34,5 +34,5 @@ def small_pair(
     preprocess = Preprocess(32, (0.5, 0.5, 0.5), (0.3, 0.3, 0.3), "bicubic", "shortest")
     weights = {key: value.clone() for key, value in rename(model.state_dict(), "small").items()}
     tokenizer = SimpleTokenizer(context_length=CONTEXT)
-    backbone = _build(shape_of(config, "small"), weights, preprocess, tokenizer, "small", None, "a photo of a {}.")
+    backbone = build((shape_of(config, "small"), weights, preprocess, tokenizer), "small", None)
     return model, backbone

@@ -114,6 +114,13 @@ def test_edited_configs(copy: Path) -> None:
         ra.load(copy)
 
 
+def test_random_weights_are_made_again_from_their_seed(tmp_path: Path, few: Task) -> None:
+    method = ra.ZeroShot(ra.load_backbone("ViT-B-32", None, seed=5))
+    method.classes = few.classes
+    ra.save(method, tmp_path)
+    assert ra.load(tmp_path).backbone.sha256 == method.backbone.sha256
+
+
 def test_a_backbone_that_is_gone(copy: Path) -> None:
     config = json.loads((copy / "adapter_config.json").read_text())
     edit(copy, backbone={**config["backbone"], "name": "pictoclip-xl"})

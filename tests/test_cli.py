@@ -146,6 +146,7 @@ def test_a_tracebacks_is_shown_on_request(tmp_path: Path) -> None:
         (["train", "--recipe", "rmadapter/pictogram", "--out", "OUT"], "did you mean 'rmadapter/pictograms'?"),
         (["train", "--backbone", "ViT-B-61", "--out", "OUT"], "did you mean 'ViT-B-16'?"),
         (["train", "--template", "a photo", "--out", "OUT"], "exactly one {}"),
+        (["train", "--device", "cuda:9", "--out", "OUT"], "this machine has no device"),
         (["train"], "Missing option '--out'"),
         (["evaluate", "OUT"], "run.json is missing"),
         (["predict", "OUT", "x.png"], "does not exist"),

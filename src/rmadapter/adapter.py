@@ -79,9 +79,8 @@ def load(folder: str | Path, *, backbone: Backbone | None = None, device: str = 
     config = read_config(folder)
     wanted = config["backbone"]
     if backbone is None:
-        has_own = wanted["pretrained"] is None and (wanted["name"].startswith("pictoclip") or ":" in wanted["name"])
         try:
-            backbone = load_backbone(wanted["name"], "default" if has_own else wanted["pretrained"], device=device)
+            backbone = load_backbone(wanted["name"], wanted["pretrained"], device=device, seed=wanted["seed"])
         except BackboneError as error:
             raise AdapterError(
                 f"the backbone of {folder} cannot be loaded", got=error.problem, remedy=error.remedy

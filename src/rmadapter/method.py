@@ -224,7 +224,7 @@ def prompts(classes: Sequence[str], template: str) -> list[str]:
     """Class names in a template, underscores as spaces. Raises DataError for empty or duplicate names."""
     check_class_names(classes, "class list")
     check_template(template)
-    return [template.format(name.replace("_", " ")) for name in classes]
+    return [template.replace("{}", name.replace("_", " ")) for name in classes]
 
 
 def widen(x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from rmadapter.data import load_task
 from rmadapter.data.images import is_image
 from rmadapter.data.readers import read_manifest
 from rmadapter.data.task import Task
-from rmadapter.errors import AdapterError, DataError
+from rmadapter.errors import AdapterError, DataError, UserError
 from rmadapter.evaluation import Scores, evaluate, harmonic_mean
 from rmadapter.files import new_folder, write_json
 from rmadapter.method import Method
@@ -36,9 +36,12 @@ def device_of(name: str) -> str:
     """'auto' to cuda, mps or cpu, whichever is there; any other name is taken as it is."""
     import torch
 
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    there = [kind for kind in ("cuda", "mps") if getattr(torch, kind).is_available()] + ["cpu"]
+    if name == "auto":
+        return there[0]
+    if name.partition(":")[0] not in there:
+        raise UserError(f"this machine has no device {name!r}", allowed=", ".join(["auto", *there]))
+    return name
 
 
 def load_recipe_task(recipe: Recipe) -> Task:
@@ -53,34 +56,35 @@ def train(recipe: Recipe, out: Path, *, resume: bool = False, device: str = "aut
         UserError: when the folder is not empty (unless ``resume``), or was started with another recipe.
     """
     new_folder(out, resume)
-    if resume and (out / RUN).exists():
-        started = _read_json(out / RUN)["recipe"]
-        if started != recipe.plain():
-            changed = [key for key, value in recipe.plain().items() if started.get(key) != value]
-            raise AdapterError(
-                f"{out} was started with another recipe",
-                got=f"different: {', '.join(changed)}",
-                remedy="resume without other flags, or name another folder",
-            )
-    task = load_recipe_task(recipe)
+    begun = resume and (out / RUN).exists()
+    if begun:
+        record = _check_same(_read_json(out / RUN), recipe, out)
+        if "fit" in record:
+            return Fit(**record["fit"])
+    task = task_of(out, None) if begun else load_recipe_task(recipe)
     backbone = load_backbone(recipe.backbone, recipe.pretrained, device=device_of(device))
     method = method_class(recipe.method)(backbone, seed=recipe.seed, **recipe.method_settings)
-    write_json(
-        out / TASK, {"data": str(Path(recipe.data).resolve()) if _is_folder(recipe) else None, **task.manifest()}
-    )
+    folder = str(Path(recipe.data).resolve()) if Path(recipe.data).is_dir() else None
+    write_json(out / TASK, {"data": folder, **task.manifest()})
     record = {"recipe": recipe.plain(), "versions": provenance.versions(), "machine": provenance.machine()}
     write_json(out / RUN, record)
-    settings = recipe.train.model_dump()
-    result = fit(
-        method,
-        cut(task, recipe.classes).shots(recipe.shots, recipe.seed),
-        out,
-        resume=True,
-        show_progress=show_progress,
-        **settings,
-    )
-    write_json(out / RUN, {**record, "fit": {**asdict(result), "out": None}})
+    shots = cut(task, recipe.classes).shots(recipe.shots, recipe.seed)
+    result = fit(method, shots, out, resume=True, show_progress=show_progress, **recipe.train.model_dump())
+    write_json(out / RUN, {**record, "fit": asdict(result)})
     return result
+
+
+def _check_same(record: dict[str, Any], recipe: Recipe, out: Path) -> dict[str, Any]:
+    """The record of a run that is to be gone on with. Raises AdapterError when its recipe is another."""
+    started, wanted = record["recipe"], recipe.plain()
+    changed = [key for key in wanted if started.get(key) != wanted[key]]
+    if changed:
+        raise AdapterError(
+            f"{out} was started with another recipe",
+            got=f"different: {', '.join(changed)}",
+            remedy="resume without other flags, or name another folder",
+        )
+    return record
 
 
 def cut(task: Task, classes: Classes) -> Task:
@@ -96,11 +100,12 @@ def read_run(folder: Path) -> Recipe:
 def task_of(folder: Path, data: str | None) -> Task:
     """The task that a run was trained on, with its very split; or another one, where ``data`` names it."""
     recipe = read_run(folder)
-    if data is not None and data != recipe.data:
-        return load_task(data, split_seed=recipe.split_seed)
     content = _read_json(folder / TASK)
-    if content["data"] is not None:
-        return read_manifest(content, Path(content["data"]))
+    own = content["data"]
+    if data is not None and data != recipe.data and not (own and Path(data).resolve() == Path(own)):
+        return load_task(data, split_seed=recipe.split_seed)
+    if own is not None:
+        return read_manifest(content, Path(own))
     task = load_recipe_task(recipe)
     if task.manifest() != {key: value for key, value in content.items() if key != "data"}:
         raise DataError(f"task {recipe.data!r} is not what {folder} was trained on", remedy="train again")
@@ -207,10 +212,6 @@ def _sheet(method: Method, task: Task, path: Path, count: int = 24) -> None:
         right.append(f"{name} {sum(tile.predicted == tile.true for tile in found)} of {len(found)}")
         tiles += found
     contact_sheet(tiles, f"{task.name}, test images that {method.name} names right: {', '.join(right)}", path)
-
-
-def _is_folder(recipe: Recipe) -> bool:
-    return Path(recipe.data).is_dir()
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from torch import Tensor
 from rmadapter import adapter, progress, provenance, recipes
 from rmadapter.data.loader import Augment, Augmented, order, training_batches
 from rmadapter.data.task import Task
-from rmadapter.errors import DataError, TrainingError, UserError
+from rmadapter.errors import DataError, SettingError, TrainingError, UserError
 from rmadapter.files import new_folder, write_atomic, write_json
 from rmadapter.method import Method, Rows, Teacher
 from rmadapter.settings import Settings
@@ -91,7 +91,6 @@ class Fit:
     images_per_second: float
     terms: dict[str, float]
     """Mean of each named loss over the last epoch."""
-    out: Path | None
 
 
 def train_settings(method: str, variant: str, changes: dict[str, Any]) -> TrainSettings:
@@ -170,7 +169,7 @@ class _Run:
                 self._checkpoint(epoch + 1)
         self.method.eval()
         seconds = time.perf_counter() - started
-        return Fit(self.steps, seconds, seen / seconds, sums, self.folder)
+        return Fit(self.steps, seconds, seen / seconds, sums)
 
     def _stream(self) -> Iterator[tuple[int, int, Any]]:
         """(epoch, step within it, batch) for all that is still to do."""
@@ -282,11 +281,13 @@ def _prepare(method: Method, settings: TrainSettings, parameters: list[torch.nn.
     else:
         optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
     AcceleratorState._reset_state(True)  # accelerate keeps the first precision of a process; each run has its own
-    precision = {"fp32": "no"}.get(settings.precision, settings.precision)
+    device, precision = method.backbone.device.type, settings.precision
+    if precision == "fp16" and device == "cpu":  # accelerate would train in float32 without a word
+        raise SettingError("a cpu cannot train in fp16", allowed="fp32, bf16")
     try:
-        accelerator = Accelerator(mixed_precision=precision, cpu=method.backbone.device.type == "cpu")
+        accelerator = Accelerator(mixed_precision="no" if precision == "fp32" else precision, cpu=device == "cpu")
     except ValueError as error:
-        raise UserError(f"this machine cannot train in {settings.precision}", got=str(error), allowed="fp32") from error
+        raise SettingError(f"this machine cannot train in {precision}", got=str(error), allowed="fp32") from error
     return accelerator, accelerator.prepare(optimizer)
 
 

@@ -22,7 +22,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from safetensors import safe_open
 from torch import Tensor
 
-from rmadapter.backbones import Backbone, _build
+from rmadapter.backbones import Backbone, build
 from rmadapter.backbones.clip import Shape, TowerShape
 from rmadapter.backbones.openclip import rename
 from rmadapter.backbones.preprocess import Preprocess
@@ -82,7 +82,8 @@ def backbone(folder: Path) -> Backbone:
         activation="quick_gelu",
     )
     preprocess = Preprocess(side, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bicubic", "shortest")
-    return _build(shape, weights, preprocess, SimpleTokenizer(context_length=shape.context), "golden", None, "{}")
+    tokenizer = SimpleTokenizer(context_length=shape.context)
+    return build((shape, weights, preprocess, tokenizer), "golden", None)
 
 
 @dataclass(frozen=True)

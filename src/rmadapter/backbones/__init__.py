@@ -38,13 +38,14 @@ class Backbone:
 
     Args:
         clip: the two towers; no parameter requires a gradient, and nothing in this package writes to them.
-        name, pretrained: what ``load_backbone`` was called with.
+        name, pretrained, seed: what ``load_backbone`` makes the same backbone from; the seed matters to random weights.
         template: the prompt that these weights know best; a task's own template goes before it.
     """
 
     clip: CLIP
     name: str
     pretrained: str | None
+    seed: int
     preprocess: Preprocess
     tokenizer: Tokenizer = field(repr=False)
     template: str = PHOTO
@@ -100,6 +101,7 @@ class Backbone:
         return {
             "name": self.name,
             "pretrained": self.pretrained,
+            "seed": self.seed,
             "sha256": self.sha256,
             "shape": self.shape.to_dict(),
             "preprocess": self.preprocess.to_dict(),
@@ -135,13 +137,12 @@ def load_backbone(name: str, pretrained: str | None = "default", *, device: str 
     """
     if name in pictoclip.names():
         _own_weights_only(name, pretrained)
-        shape, weights, preprocess, tokenizer = pictoclip.create(name)
-        return _build(shape, weights, preprocess, tokenizer, name, None, pictoclip.TEMPLATE).to(device)
-    if Path(name).is_dir():
-        name = f"local-dir:{name}"
+        return build(pictoclip.create(name), name, pretrained, seed, pictoclip.TEMPLATE).to(device)
+    folder = Path(name.removeprefix("local-dir:"))
+    if folder.is_dir():
+        name = f"local-dir:{folder.resolve()}"
     if name.startswith(("hf-hub:", "local-dir:")):
         _own_weights_only(name, pretrained)
-        pretrained = None
         parts = openclip.create(name, None, seed)
     else:
         pretrained = "openai" if pretrained == "default" else pretrained
@@ -151,8 +152,10 @@ def load_backbone(name: str, pretrained: str | None = "default", *, device: str 
                 got=pretrained,
                 remedy="convert it once: save_file(torch.load(FILE, weights_only=True), 'OUT.safetensors')",
             )
+        if pretrained is not None and pretrained.endswith(".safetensors"):
+            pretrained = str(Path(pretrained).resolve())  # recorded in adapters, which are loaded from anywhere
         parts = openclip.create(name, pretrained, seed)
-    return _build(*parts, name, pretrained, PHOTO).to(device)
+    return build(parts, name, pretrained, seed).to(device)
 
 
 def _own_weights_only(name: str, pretrained: str | None) -> None:
@@ -160,15 +163,13 @@ def _own_weights_only(name: str, pretrained: str | None) -> None:
         raise BackboneError(f"{name} has weights of its own", got=f"pretrained={pretrained!r}", remedy="leave it out")
 
 
-def _build(
-    shape: Shape,
-    weights: dict[str, Tensor],
-    preprocess: Preprocess,
-    tokenizer: Tokenizer,
-    name: str,
-    pretrained: str | None,
-    template: str,
-) -> Backbone:
+Parts = tuple[Shape, dict[str, Tensor], Preprocess, Tokenizer]
+"""What a backbone is made of; the weights are under our names, in float32."""
+
+
+def build(parts: Parts, name: str, pretrained: str | None, seed: int = 0, template: str = PHOTO) -> Backbone:
+    """A backbone from its parts. Raises BackboneError unless the weights fill the shape exactly."""
+    shape, weights, preprocess, tokenizer = parts
     with torch.device("meta"):
         clip = CLIP(shape)
     expected = {key: tuple(value.shape) for key, value in clip.state_dict().items()}
@@ -184,4 +185,4 @@ def _build(
         )
     clip.load_state_dict(weights, strict=True, assign=True)
     clip.requires_grad_(False).eval()
-    return Backbone(clip, name, pretrained, preprocess, tokenizer, template)
+    return Backbone(clip, name, pretrained, seed, preprocess, tokenizer, template)
