@@ -137,8 +137,32 @@ def test_local_folder(tmp_path: Path) -> None:
     assert loaded.sha256 == backbone.sha256
     assert loaded.preprocess.std == (0.25, 0.25, 0.25)
     (tmp_path / "open_clip_config.json").unlink()
-    with pytest.raises(BackboneError, match=r"open_clip_config\.json is missing"):
+    with pytest.raises(BackboneError, match=r"open_clip_config\.json"):
         load_backbone(str(tmp_path))
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    (tmp_path / "open_clip_model.safetensors").rename(tmp_path / "open_clip_pytorch_model.bin")
+    with pytest.raises(BackboneError, match="must hold one"):
+        load_backbone(f"local-dir:{tmp_path}")
+
+
+def test_hub_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's part is played by local files: what comes from it is config and weights."""
+    model, backbone = small_pair()
+    vision = {"layers": 4, "width": 48, "head_width": 16, "patch_size": 8, "image_size": 32}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 3}
+    config = {"embed_dim": 24, "quick_gelu": True, "vision_cfg": vision, "text_cfg": text}
+    file = tmp_path / "open_clip_model.safetensors"
+    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, file)
+    monkeypatch.setattr("open_clip.factory._get_hf_config", lambda *_, **__: {"model_cfg": dict(config)})
+    monkeypatch.setattr("open_clip.factory.download_pretrained_from_hf", lambda *_, **__: str(file))
+    assert load_backbone("hf-hub:someone/model").sha256 == backbone.sha256
+
+    def offline(*_: object, **__: object) -> str:
+        raise OSError("offline")
+
+    monkeypatch.setattr("open_clip.factory.download_pretrained_from_hf", offline)
+    with pytest.raises(BackboneError, match="could not load 'hf-hub:someone/model'"):
+        load_backbone("hf-hub:someone/model")  # never random weights instead
 
 
 def test_both_attention_layouts_of_open_clip_are_read() -> None:

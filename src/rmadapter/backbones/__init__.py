@@ -141,7 +141,7 @@ def load_backbone(name: str, pretrained: str | None = "default", *, device: str 
     folder = Path(name.removeprefix("local-dir:"))
     if folder.is_dir():
         name = f"local-dir:{folder.resolve()}"
-    if name.startswith(("hf-hub:", "local-dir:")):
+    if name.startswith(openclip.OWN_WEIGHTS):
         _own_weights_only(name, pretrained)
         parts = openclip.create(name, None, seed)
     else:

@@ -53,6 +53,9 @@ _BLOCK = {
 }
 # Newer attention classes of open_clip name the fused projection like a Linear.
 _BLOCK |= {"attn.in_proj.weight": "qkv.weight", "attn.in_proj.bias": "qkv.bias"}
+OWN_WEIGHTS = ("hf-hub:", "local-dir:")
+"""Names of models that carry their own weights."""
+
 _RESBLOCK = re.compile(r"^(visual\.)?transformer\.resblocks\.(\d+)\.(.+)$")
 _TEXT_PARTS = ("transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection")
 # Kept by OpenAI's scripted archives beside the weights; they hold sizes, not weights.
@@ -150,30 +153,54 @@ def create(name: str, pretrained: str | None, seed: int) -> tuple[Shape, dict[st
     """
     import open_clip
 
-    config, activation = _config(name, pretrained)
-    shape = shape_of({**config, "quick_gelu": activation}, name)
-    file = Path(pretrained) if pretrained is not None and pretrained.endswith(".safetensors") else None
-    with torch.random.fork_rng(devices=[]), _quiet():
+    own = name.startswith(OWN_WEIGHTS)
+    file = _local_file(name, pretrained)
+    with torch.random.fork_rng(devices=[]), _quiet(), _explained(name, pretrained):
+        config, activation = _config(name, pretrained)
+        shape = shape_of({**config, "quick_gelu": activation}, name)
         torch.manual_seed(seed)
-        try:
-            model = open_clip.create_model(
-                name,
-                pretrained=None if file else pretrained,
-                precision="fp32",
-                force_quick_gelu=activation,
-                force_patch_dropout=0.0,
-                require_pretrained=pretrained is not None and file is None,
-            )
-        except (RuntimeError, OSError, ValueError) as error:
-            raise BackboneError(
-                f"open_clip could not load {name!r} with pretrained={pretrained!r}",
-                got=str(error).splitlines()[0] if str(error) else repr(error),
-                remedy="check the name, the tag and the network; a local .safetensors file works offline",
-            ) from error
+        model = open_clip.create_model(
+            name,
+            pretrained=None if own or file else pretrained,
+            load_weights=file is None,
+            precision="fp32",
+            force_quick_gelu=activation,
+            force_patch_dropout=0.0,
+            require_pretrained=file is None and (own or pretrained is not None),
+        )
+        preprocess = Preprocess.from_open_clip(open_clip.get_model_preprocess_cfg(model), name)
+        tokenizer = open_clip.get_tokenizer(name)
     # A file is read by us, since open_clip would stretch position embeddings of another size without a word.
     state = model.state_dict() if file is None else read_safetensors(file)
-    preprocess = Preprocess.from_open_clip(open_clip.get_model_preprocess_cfg(model), name)
-    return shape, rename(state, str(file or name)), preprocess, open_clip.get_tokenizer(name)
+    return shape, rename(state, str(file or name)), preprocess, tokenizer
+
+
+def _local_file(name: str, pretrained: str | None) -> Path | None:
+    """The safetensors file to read, where the weights are on this disk."""
+    if name.startswith("local-dir:"):
+        folder = Path(name.removeprefix("local-dir:"))
+        files = sorted(folder.glob("*.safetensors"))
+        if len(files) != 1:
+            raise BackboneError(
+                f"{folder} must hold one .safetensors file",
+                got=", ".join(file.name for file in files) or "none",
+                remedy="put the model's weights there as open_clip_model.safetensors, beside open_clip_config.json",
+            )
+        return files[0]
+    return Path(pretrained) if pretrained is not None and pretrained.endswith(".safetensors") else None
+
+
+@contextmanager
+def _explained(name: str, pretrained: str | None) -> Iterator[None]:
+    """What open_clip and the hub raise, as an error that says what to do."""
+    try:
+        yield
+    except (RuntimeError, OSError, ValueError, KeyError) as error:
+        raise BackboneError(
+            f"open_clip could not load {name!r}" + (f" with pretrained={pretrained!r}" if pretrained else ""),
+            got=str(error).splitlines()[0] if str(error) else repr(error),
+            remedy="check the name, the tag and the network; a local .safetensors file works offline",
+        ) from error
 
 
 @contextmanager
@@ -215,8 +242,6 @@ def _config(name: str, pretrained: str | None) -> tuple[dict[str, Any], bool]:
         return config, bool(config.get("quick_gelu", False))
     if name.startswith("local-dir:"):
         file = Path(name.removeprefix("local-dir:")) / "open_clip_config.json"
-        if not file.is_file():
-            raise BackboneError(f"{file} is missing", remedy="name a folder in open_clip's layout")
         config = json.loads(file.read_text())["model_cfg"]
         return config, bool(config.get("quick_gelu", False))
     config = open_clip.get_model_config(name)

@@ -1,0 +1,63 @@
+"""Atomic writing and run folders; contact sheets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from rmadapter.errors import UserError
+from rmadapter.files import new_folder, write_atomic, write_json, write_text
+from rmadapter.report import Shown, contact_sheet
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+    file = tmp_path / "x.json"
+    write_json(file, {"a": 1})
+
+    def fail(path: Path) -> None:
+        path.write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(UserError, match=r"cannot write .*x\.json\n.*No space left"):
+        write_atomic(file, fail)
+    assert file.read_text() == '{\n "a": 1\n}\n'
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_an_interrupted_write_leaves_no_temporary_file(tmp_path: Path) -> None:
+    def interrupt(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(tmp_path / "x", interrupt)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot write"):
+        write_text(tmp_path / "none" / "x", "text")
+
+
+def test_new_folders(tmp_path: Path) -> None:
+    assert new_folder(tmp_path / "a" / "b").is_dir()
+    assert new_folder(tmp_path / "a" / "b").is_dir()  # empty: still new
+    (tmp_path / "a" / "b" / "file").write_text("")
+    with pytest.raises(UserError, match="is not empty"):
+        new_folder(tmp_path / "a" / "b")
+    assert new_folder(tmp_path / "a" / "b", resume=True).is_dir()
+    with pytest.raises(UserError, match="is a file"):
+        new_folder(tmp_path / "a" / "b" / "file")
+    with pytest.raises(UserError, match="cannot use"):
+        new_folder(tmp_path / "a" / "b" / "file" / "c")
+
+
+def test_contact_sheets_cut_long_names_and_mark_mistakes(tmp_path: Path) -> None:
+    image = Image.new("RGB", (10, 20), "blue")
+    tiles = [Shown(image, "a name that is far too long for a tile", "owl"), Shown(image, "owl", "owl")]
+    contact_sheet(tiles, "title", tmp_path / "sheet.png", columns=2)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        colors = {color for _, color in sheet.convert("RGB").getcolors(100_000) or []}
+        assert (192, 38, 45) in colors and (26, 127, 55) in colors and (0, 0, 255) in colors
+        assert sheet.width < 300
