@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 import rmadapter as ra
 from rmadapter.backbones import Backbone
 from rmadapter.data import Task
-from rmadapter.errors import AdapterError, SettingError
+from rmadapter.errors import AdapterError, SettingError, TrainingError
 from small import small_pair
 
 
@@ -72,6 +73,27 @@ def test_another_backbone(trained: Path) -> None:
         ra.load(trained, backbone=other)
 
 
+def test_the_same_weights_that_compute_something_else(few: Task, tmp_path: Path) -> None:
+    (_, quick), (_, plain) = small_pair(quick_gelu=True), small_pair(quick_gelu=False)
+    assert quick.sha256 == plain.sha256
+    method = ra.ZeroShot(quick)
+    method.classes = few.classes
+    ra.save(method, tmp_path)
+    with pytest.raises(AdapterError, match="its shape differs"):
+        ra.load(tmp_path, backbone=plain)
+    quick.preprocess = dataclasses.replace(quick.preprocess, mean=(0.1, 0.1, 0.1))
+    with pytest.raises(AdapterError, match="its preprocess differs"):
+        ra.load(tmp_path, backbone=quick)
+
+
+def test_weights_that_are_not_finite_are_not_saved(pictoclip: Backbone, tmp_path: Path) -> None:
+    method = ra.RMAdapter(pictoclip)
+    next(method.parameters()).data[0, 0] = float("nan")
+    with pytest.raises(TrainingError, match=r"image\.3\.down\.weight is not finite"):
+        ra.save(method, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_missing_extra_and_misshapen_tensors(copy: Path) -> None:
     file = copy / "adapter_model.safetensors"
     tensors = load_file(file)
@@ -103,14 +125,20 @@ def test_edited_configs(copy: Path) -> None:
     edit(copy, method="rmadapter", settings={"rnk": 3})
     with pytest.raises(SettingError, match="did you mean 'rank'"):
         ra.load(copy)
-    edit(copy, format=9)
-    with pytest.raises(AdapterError, match="not an adapter of format 1"):
-        ra.load(copy)
+    for changes, message in (
+        ({"format": 9}, "format is not valid"),
+        ({"format": 1, "settings": None}, "settings is not valid"),
+        ({"settings": {}, "seed": "a"}, "seed is not valid"),
+        ({"seed": 1, "backbone": {}}, "backbone is not valid"),
+    ):
+        edit(copy, **changes)
+        with pytest.raises(AdapterError, match=message):
+            ra.load(copy)
     (copy / "adapter_config.json").write_text("{")
     with pytest.raises(AdapterError, match="cannot be read"):
         ra.load(copy)
     (copy / "adapter_config.json").unlink()
-    with pytest.raises(AdapterError, match=r"has no adapter_config\.json"):
+    with pytest.raises(AdapterError, match=r"adapter_config\.json is missing"):
         ra.load(copy)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from PIL import Image
 
 import rmadapter as ra
 from rmadapter import __version__
+from rmadapter.backbones import Backbone
 from rmadapter.cli import cli
+from rmadapter.data import Task
 
 QUICK = ["--train.epochs", "2", "--shots", "2"]
 
@@ -80,8 +83,10 @@ def test_what_a_run_folder_holds(trained: Path, folder: Path) -> None:
 def test_evaluate_prints_and_records(trained: Path) -> None:
     assert "accuracy" in good("evaluate", trained)
     assert "64 classes" in good("evaluate", trained, "--data", "pictograms/food")
-    scores = json.loads((trained / "scores.json").read_text())
-    assert any(key.endswith(" base") for key in scores) and "pictograms/food all" in scores
+    scores = json.loads((trained / "adapter_config.json").read_text())["scores"]
+    assert scores.keys() >= {"pictograms/animals base", "pictograms/food all"}
+    entry = scores["pictograms/food all"]
+    assert entry["images"] == 64 * 16 and "torch" in entry["versions"] and "device" in entry["machine"]
 
 
 def test_predict_forms(trained: Path, folder: Path) -> None:
@@ -91,7 +96,9 @@ def test_predict_forms(trained: Path, folder: Path) -> None:
     rows = list(
         csv.reader(io.StringIO(good("predict", trained, image, folder / "images" / "tiger", "--csv", "--top", 1)))
     )
-    assert rows[0] == ["image", "class_1", "probability_1"] and len(rows) == 2 + 48
+    assert rows[0] == ["image", "error", "class_1", "probability_1"] and len(rows) == 2 + 48
+    result = run("predict", trained, image, "--json", "--csv")
+    assert result.exit_code == 2 and "exclude each other" in result.stderr
 
 
 def test_resume(folder: Path, tmp_path: Path) -> None:
@@ -100,10 +107,68 @@ def test_resume(folder: Path, tmp_path: Path) -> None:
     before = (tmp_path / "run" / "adapter_model.safetensors").read_bytes()
     result = run(*arguments)
     assert result.exit_code == 2 and "not empty" in result.stderr
-    good("train", "--out", tmp_path / "run", "--resume")
+    assert "finished already" in good("train", "--out", tmp_path / "run", "--resume")
     assert (tmp_path / "run" / "adapter_model.safetensors").read_bytes() == before
     result = run(*arguments, "--resume", "--method.rank", 4)
     assert result.exit_code == 2 and "another recipe" in result.stderr and "method_settings" in result.stderr
+
+
+def test_resume_takes_only_a_run(folder: Path, pictoclip: Backbone, few: Task, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "x.jpg").write_bytes(b"")
+    ra.fit(ra.ZeroShot(pictoclip), few, tmp_path / "api", show_progress=False)
+    before = sorted(tmp_path.rglob("*"))
+    for name in ("nothing", "photos", "api"):
+        for extra in ([], ["--data", folder]):
+            result = run("train", "--out", tmp_path / name, "--resume", *extra)
+            assert result.exit_code == 2 and "holds no run" in result.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_run_that_fails_before_its_first_step_leaves_no_trace(folder: Path, tmp_path: Path) -> None:
+    arguments = ["train", "--data", folder, "--out", tmp_path / "run", "--device", "cpu", *QUICK]
+    assert run(*arguments, "--train.precision", "fp16").exit_code == 2
+    good(*arguments)
+
+
+def test_data_that_moved(folder: Path, trained: Path, tmp_path: Path) -> None:
+    here, copy = tmp_path / "here", tmp_path / "run"
+    shutil.copytree(folder, here)
+    (here / "split.json").unlink()  # so that a fresh reading would split anew
+    shutil.copytree(trained, copy)
+    own = json.loads(good("evaluate", copy, "--json"))
+    record = json.loads((copy / "task.json").read_text())
+    (copy / "task.json").write_text(json.dumps({**record, "data": str(tmp_path / "gone")}))
+    result = run("evaluate", copy)
+    assert result.exit_code == 2 and "name the folder where the data are now with --data" in " ".join(
+        result.stderr.split()
+    )
+    assert json.loads(good("evaluate", copy, "--data", here, "--json")) == own
+    next((here / "images" / "crab").glob("train_*.png")).unlink()
+    result = run("evaluate", copy, "--data", here)
+    assert result.exit_code == 2 and "of the 288 images that" in result.stderr
+
+
+def test_resume_from_another_folder(
+    folder: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    good("train", "--data", folder.name, "--out", tmp_path / "run", *QUICK)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps({**record, "fit": None}))  # as if it had been interrupted
+    (tmp_path / "run" / "adapter_model.safetensors").unlink()
+    monkeypatch.chdir(tmp_path)
+    good("train", "--out", "run", "--resume")
+    good("evaluate", "run")
+
+
+@pytest.mark.parametrize("name", ["run.json", "task.json", "adapter_config.json"])
+@pytest.mark.parametrize("content", ["{}", "[1]", "{"])
+def test_damaged_records(name: str, content: str, trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run" / name).write_text(content)
+    result = run("evaluate", tmp_path / "run")
+    assert result.exit_code == 2 and name in result.stderr and "Traceback" not in result.stderr
 
 
 def test_lists() -> None:
@@ -120,6 +185,8 @@ def test_help_shows_every_setting_with_its_default() -> None:
     for setting in set(ra.TrainSettings.model_fields) - {"seed"}:
         assert f"--train.{setting}" in text
     assert "[pictoclip-s]" in text
+    large = " ".join(good("train", "--backbone", "ViT-B-16", "--help").split())
+    assert "block's? [0.001]" in large and "block's? [0.001]" not in text
     assert "--method.rank" not in good("train", "--method", "zero_shot", "--help")
 
 
@@ -143,12 +210,14 @@ def test_a_tracebacks_is_shown_on_request(tmp_path: Path) -> None:
         (["train", "--method.rnak", "3", "--out", "OUT"], "--method.rank"),
         (["train", "--method.rank", "-3", "--out", "OUT"], "rank is not valid"),
         (["train", "--train.lr", "fast", "--out", "OUT"], "lr is not valid"),
+        (["train", "--train.lr", "inf", "--out", "OUT"], "lr is not valid"),
+        (["train", "--seed", "9" * 30, "--out", "OUT"], "seed is not valid"),
         (["train", "--recipe", "rmadapter/pictogram", "--out", "OUT"], "did you mean 'rmadapter/pictograms'?"),
         (["train", "--backbone", "ViT-B-61", "--out", "OUT"], "did you mean 'ViT-B-16'?"),
         (["train", "--template", "a photo", "--out", "OUT"], "exactly one {}"),
         (["train", "--device", "cuda:9", "--out", "OUT"], "this machine has no device"),
         (["train"], "Missing option '--out'"),
-        (["evaluate", "OUT"], "run.json is missing"),
+        (["evaluate", "OUT"], "holds no run"),
         (["predict", "OUT", "x.png"], "does not exist"),
         (["lst"], "No such command 'lst'"),
         (["list", "methds"], "is not one of"),
@@ -163,9 +232,11 @@ def test_mistakes_exit_with_2_and_say_what_to_do(arguments: list[str], message: 
 
 def test_prediction_mistakes(trained: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
-    result = run("predict", trained, tmp_path / "broken.png")
-    assert result.exit_code == 2 and "broken.png is not a readable image" in result.stderr
     Image.new("RGB", (3, 3)).save(tmp_path / "good.png")
+    result = run("predict", trained, tmp_path / "broken.png", tmp_path / "good.png")
+    assert result.exit_code == 2 and "1 of 2 images could not be read" in result.stderr
+    first, second = result.stdout.splitlines()
+    assert "broken.png is not a readable image" in first and "%" in second
     result = run("predict", trained, tmp_path / "good.png", "--classes", "cat,cat")
     assert result.exit_code == 2 and "same name" in result.stderr
 
@@ -181,5 +252,6 @@ def test_the_demo(tmp_path: Path) -> None:
         assert scores["hm"] == pytest.approx(ra.harmonic_mean(scores["base"], scores["novel"]))
         assert f"{scores['base']:.1f}" in text
     with Image.open(tmp_path / "demo" / "contact_sheet.png") as sheet:
-        assert sheet.size[0] > 800 and sheet.size[1] > 800
+        colors = {color: count for count, color in sheet.convert("RGB").getcolors(1 << 24) or []}
+        assert colors[26, 127, 55] > 100 and colors[192, 38, 45] > 100  # some right in green, some wrong in red
     assert ra.load(tmp_path / "demo" / "run").name == "rmadapter"

@@ -80,5 +80,28 @@ def test_class_lists_that_cannot_be_told_apart(classes: list[str], pictoclip: Ba
 
 
 def test_words_that_pictoclip_never_saw_are_said(pictoclip: Backbone) -> None:
-    with pytest.warns(UserWarning, match="never saw"):
-        ra.ZeroShot(pictoclip).predictor(["qwxz", "cat"])
+    with pytest.warns(UserWarning, match="never saw some words of .*qwxz") as caught:
+        ra.ZeroShot(pictoclip).predictor(["qwxz", "cat", "zqzq"])
+    assert len(caught) == 1
+
+
+def test_a_name_instead_of_a_list_is_refused(pictoclip: Backbone) -> None:
+    with pytest.raises(DataError, match="a class list is needed"):
+        ra.ZeroShot(pictoclip).predictor("otter")
+    with pytest.raises(DataError, match="a list of images is needed"):
+        ra.ZeroShot(pictoclip).predictor(["otter", "cat"]).predict("x.png")
+
+
+def test_a_predictor_leaves_its_method_trainable(few: Task, pictoclip: Backbone) -> None:
+    method = ra.RMAdapter(pictoclip)
+    ra.Predictor(method, few.classes)
+    assert all(parameter.requires_grad for parameter in method.parameters())
+
+
+def test_broken_files_are_rows_where_that_is_asked_for(photos: Path, pictoclip: Backbone) -> None:
+    (photos / "otter" / "3.png").write_bytes(b"broken")
+    files = list(find_images([photos]))
+    rows = list(ra.ZeroShot(pictoclip).predictor(["otter", "cat"]).stream(files, batch_size=4, skip_broken=True))
+    assert [row.image for row in rows] == [str(file) for file in files]
+    assert [row.error is not None for row in rows] == [str(file).endswith("otter/3.png") for file in files]
+    assert "not a readable image" in str(rows[3])

@@ -19,7 +19,7 @@ LAYERS = [
     {"backbones", "data"},
     {"method"},
     {"methods"},
-    {"predictor", "adapter"},
+    {"predictor", "adapter", "checkpoint"},
     {"evaluation", "train"},
     {"recipe"},
     {"report"},

@@ -25,6 +25,8 @@ def test_the_backbone_decides_the_defaults() -> None:
     assert large.method_settings["scale"] == 0.001 and large.train.optimizer == "sgd" and large.train.lr == 0.0015
     assert small.method_settings["scale"] != 0.001 and small.train.optimizer == "adamw"
     assert resolve("rmadapter/pictograms", {}) == small
+    alone = resolve("rmadapter", {})  # a shipped recipe that is named stands alone, whatever the backbone
+    assert alone.backbone == "pictoclip-s" and alone.method_settings["scale"] == 0.001 and alone.train.lr == 0.0015
 
 
 def test_precedence(tmp_path: Path) -> None:
@@ -37,6 +39,16 @@ def test_precedence(tmp_path: Path) -> None:
     assert (recipe.train.epochs, recipe.train.lr, recipe.train.seed) == (3, 0.2, 7)
     assert recipe.method_settings["rank"] == 8 and recipe.method_settings["hidden"] is None
     assert resolve(file, {"method": {"image_blocks": "2-3"}}).method_settings["image_blocks"] == [2, 3]
+
+
+def test_every_setting_can_be_given_as_text() -> None:
+    """As the command line gives them: each default, written out, is read as itself."""
+    recipe = resolve(None, {"backbone": "ViT-B-16"})
+    given = {key: str(value) for key, value in recipe.method_settings.items()}
+    train = {key: str(value) for key, value in recipe.train.plain().items()}
+    top = {key: str(getattr(recipe, key)) for key in ("data", "shots", "classes", "seed", "split_seed", "template")}
+    again = resolve(None, {**top, "backbone": "ViT-B-16", "method": given, "train": train})
+    assert again == recipe
 
 
 @pytest.mark.parametrize(

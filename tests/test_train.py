@@ -114,6 +114,8 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     for file in ("adapter_model.safetensors", "steps.jsonl"):
         assert sha256(tmp_path / "cut" / file) == sha256(tmp_path / "whole" / file)
     assert not (tmp_path / "cut" / "checkpoint.safetensors").exists()
+    with pytest.raises(UserError, match="its run is finished"):
+        ra.fit(ra.RMAdapter(pictoclip), task, tmp_path / "cut", resume=True, **settings)
 
 
 def test_the_log_names_every_term(few: Task, pictoclip: Backbone, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -16,53 +16,93 @@ from torch import Tensor
 
 from rmadapter import provenance
 from rmadapter.backbones import Backbone, load_backbone
-from rmadapter.errors import AdapterError, BackboneError
+from rmadapter.errors import AdapterError, BackboneError, TrainingError
 from rmadapter.files import write_atomic, write_json
 from rmadapter.method import Method
 from rmadapter.methods import method_class
+from rmadapter.settings import Seed, Settings
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
-FORMAT = 1
 
 
-def save(method: Method, folder: str | Path, scores: dict[str, Any] | None = None) -> Path:
+class Identity(Settings):
+    """The backbone that an adapter belongs to."""
+
+    name: str
+    """What ``load_backbone`` takes."""
+    pretrained: str | None
+    """Likewise."""
+    seed: int
+    """Of random weights."""
+    sha256: str
+    """Of the weights."""
+    shape: dict[str, Any]
+    """Sizes and activation."""
+    preprocess: dict[str, Any]
+    """Size, crop, mean and standard deviation of its images."""
+
+
+class Config(Settings):
+    """``adapter_config.json``."""
+
+    format: Literal[1] = 1
+    """Of this file."""
+    method: str
+    """Its name."""
+    settings: dict[str, Any]
+    """All of the method's settings."""
+    seed: Seed
+    """Of the initial values."""
+    backbone: Identity
+    """What it was trained on."""
+    classes: tuple[str, ...]
+    """Class names it was trained with."""
+    template: str
+    """The prompt it was trained with."""
+    versions: dict[str, str]
+    """Of Python and the main packages."""
+    scores: dict[str, Any] = {}
+    """Test scores so far, by task and classes, each with versions and machine."""
+
+
+def save(method: Method, folder: str | Path) -> Path:
     """Write an adapter into a folder; both files are replaced atomically, the config last.
 
     Args:
         method: as it is now; ``method.classes`` and ``method.template`` are what it was trained with.
-        scores: recorded in the config, for people.
+
+    Raises:
+        TrainingError: when a tensor is not finite, naming it; nothing is written then.
     """
     folder = Path(folder)
     tensors = {name: value.detach().cpu().contiguous() for name, value in method.state_dict().items()}
-    config = {
-        "format": FORMAT,
-        "method": method.name,
-        "settings": method.settings.plain(),
-        "seed": method.seed,
-        "backbone": method.backbone.identity(),
-        "classes": list(method.classes),
-        "template": method.template,
-        "versions": provenance.versions(),
-        "scores": scores or {},
-    }
+    for name, value in tensors.items():
+        if not value.isfinite().all():
+            raise TrainingError(f"{name} is not finite after training", remedy="lower --train.lr, or train in fp32")
+    config = Config(
+        method=method.name,
+        settings=method.settings.plain(),
+        seed=method.seed,
+        backbone=Identity(**method.backbone.identity()),
+        classes=method.classes,
+        template=method.template,
+        versions=provenance.versions(),
+    )
     write_atomic(folder / TENSORS, lambda path: save_file(tensors, path))
-    write_json(folder / CONFIG, config)
+    write_json(folder / CONFIG, config.plain())
     return folder
 
 
-def read_config(folder: str | Path) -> dict[str, Any]:
+def read_config(folder: str | Path) -> Config:
     """The config of an adapter folder. Raises AdapterError when it is missing, damaged, or of another format."""
-    file = Path(folder) / CONFIG
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        complete = {"method", "settings", "seed", "backbone", "classes", "template"} <= config.keys()
-    except FileNotFoundError:
-        raise AdapterError(f"{folder} has no {CONFIG}", remedy="name the folder that training wrote") from None
-    except (OSError, ValueError, AttributeError) as error:
-        raise AdapterError(f"{file} cannot be read", got=str(error)) from error
-    if config.get("format") != FORMAT or not complete:
-        raise AdapterError(f"{file} is not an adapter of format {FORMAT}", got=f"format {config.get('format')!r}")
-    return cast("dict[str, Any]", config)
+    return Config.read(Path(folder) / CONFIG, AdapterError)
+
+
+def record(folder: str | Path, key: str, scores: dict[str, Any]) -> None:
+    """Put test scores into an adapter's config, with what they were computed with."""
+    config = read_config(folder)
+    entry = {**scores, "versions": provenance.versions()}
+    write_json(Path(folder) / CONFIG, {**config.plain(), "scores": {**config.scores, key: entry}})
 
 
 def load(folder: str | Path, *, backbone: Backbone | None = None, device: str = "cpu") -> Method:
@@ -77,25 +117,32 @@ def load(folder: str | Path, *, backbone: Backbone | None = None, device: str = 
         AdapterError: naming what differs, when the backbone's weights, the method or a tensor do not fit.
     """
     config = read_config(folder)
-    wanted = config["backbone"]
+    wanted = config.backbone
     if backbone is None:
         try:
-            backbone = load_backbone(wanted["name"], wanted["pretrained"], device=device, seed=wanted["seed"])
+            backbone = load_backbone(wanted.name, wanted.pretrained, device=device, seed=wanted.seed)
         except BackboneError as error:
             raise AdapterError(
                 f"the backbone of {folder} cannot be loaded", got=error.problem, remedy=error.remedy
             ) from error
-    if backbone.sha256 != wanted["sha256"]:
-        raise AdapterError(
-            f"{folder} was trained on another backbone",
-            got=f"{backbone.name} with weights {backbone.sha256[:12]}…",
-            allowed=f"{wanted['name']} ({wanted['pretrained'] or 'own weights'}) with weights {wanted['sha256'][:12]}…",
-            remedy="load the backbone that it was trained on",
-        )
-    method = method_class(config["method"])(backbone, seed=config["seed"], **config["settings"])
-    method.classes, method.template = tuple(config["classes"]), config["template"]
+    _check_backbone(backbone, wanted, folder)
+    method = method_class(config.method)(backbone, seed=config.seed, **config.settings)
+    method.classes, method.template = config.classes, config.template
     restore(method, _read(Path(folder) / TENSORS), str(folder))
     return method.eval()
+
+
+def _check_backbone(backbone: Backbone, wanted: Identity, folder: str | Path) -> None:
+    """Equal weights are not enough: another activation or preprocessing computes something else with them."""
+    given = Identity.parse(json.loads(json.dumps(backbone.identity())), "backbone")
+    for part in ("sha256", "shape", "preprocess"):
+        if getattr(given, part) != getattr(wanted, part):
+            raise AdapterError(
+                f"{folder} was trained on another backbone: its {part} differs",
+                got=f"{backbone.name}, {getattr(given, part)}",
+                allowed=f"{wanted.name} ({wanted.pretrained}), {getattr(wanted, part)}",
+                remedy="load the backbone that it was trained on",
+            )
 
 
 def restore(method: Method, tensors: dict[str, Tensor], where: str) -> None:

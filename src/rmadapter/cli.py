@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -30,7 +31,8 @@ class Commands(click.Group):
             click.echo(f"error: {error}", err=True)
             ctx.exit(2)
         except KeyboardInterrupt:
-            click.echo("interrupted; a training run goes on with: rmadapter train --out RUN --resume", err=True)
+            again = "; go on with: rmadapter train --out RUN --resume" if ctx.invoked_subcommand == "train" else ""
+            click.echo(f"interrupted{again}", err=True)
             ctx.exit(130)
 
 
@@ -50,9 +52,9 @@ class RecipeCommand(click.Command):
         from rmadapter.train import TrainSettings
 
         # The method decides which options there are, so it is looked up before the rest is parsed.
-        resolved = resolve(
-            _peek(args, "--recipe"), {"method": {"name": name} if (name := _peek(args, "--method")) else {}}
-        )
+        name, backbone = _peek(args, "--method"), _peek(args, "--backbone")
+        known: dict[str, Any] = {"method": {"name": name}} if name else {}
+        resolved = resolve(_peek(args, "--recipe"), {**known, **({"backbone": backbone} if backbone else {})})
         shown = resolved.model_dump()
         top = {key: value for key, value in shown.items() if key not in ("method_settings", "train")}
         self.groups = {
@@ -149,38 +151,44 @@ def cli(debug: bool) -> None:
 def train(recipe: str | None, out: Path, resume: bool, device: str, **options: Any) -> None:
     """Train a method on a task or on a folder of class folders.
 
-    rmadapter train --data photos/ --out runs/photos
+    rmadapter train --data photos/ --backbone ViT-B-16 --out runs/photos
     """
     from rmadapter import run
+    from rmadapter.data.task import Manifest
     from rmadapter.recipe import resolve
 
     changes = _changes(options)
-    if resume and recipe is None and changes == {"method": {}, "train": {}} and (out / run.RUN).exists():
-        resolved = run.read_run(out)
+    if resume and recipe is None and changes == {"method": {}, "train": {}}:
+        resolved = run.read_run(out).recipe
     else:
         resolved = resolve(recipe, changes)
     result = run.train(resolved, out, resume=resume, device=device)
-    click.echo(f"{result.steps} steps in {result.seconds:.0f} s ({result.images_per_second:.0f} images/s)")
+    if result is None:
+        click.echo("this run was finished already")
+    else:
+        click.echo(f"{result.steps} steps in {result.seconds:.0f} s ({result.images_per_second:.0f} images/s)")
+    click.echo(f"split: {Manifest.read(out / run.TASK, UserError).note}")
     click.echo(f"adapter, log and split: {out}")
     click.echo(f"next: rmadapter evaluate {out}   or: rmadapter predict {out} IMAGE_OR_FOLDER")
 
 
 @cli.command()
 @run_argument
-@click.option("--data", help="Another task or folder; default: the run's own test split.")
-@click.option("--classes", type=click.Choice(["base", "novel", "all"]), help="Default: those that were trained on.")
+@click.option("--data", help="Another task or folder, or where the run's data are now; default: the run's own.")
+@click.option(
+    "--classes",
+    type=click.Choice(["base", "novel", "all"]),
+    help="Default: those that were trained on; all of another task.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @device_option
 def evaluate(run: Path, data: str | None, classes: Any, as_json: bool, device: str) -> None:
     """Test accuracy of a run, on its own or on another task."""
-    from dataclasses import asdict
-
     from rmadapter import run as runs
 
     scores = runs.evaluate_run(run, data=data, classes=classes, device=device)
     if as_json:
-        summary = {key: value for key, value in asdict(scores).items() if key not in ("predicted", "confidence")}
-        click.echo(json.dumps(summary))
+        click.echo(json.dumps(scores.summary()))
     else:
         click.echo(str(scores))
 
@@ -190,30 +198,40 @@ def evaluate(run: Path, data: str | None, classes: Any, as_json: bool, device: s
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--classes", help="Names to choose from, separated by commas; default: those that were trained on.")
 @click.option("--top", default=5, show_default=True, type=click.IntRange(min=1), help="Classes to show an image.")
-@click.option("--json", "form", flag_value="json", help="One JSON object a line.")
-@click.option("--csv", "form", flag_value="csv", help="CSV with a header: image, class_1, probability_1, …")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--csv", "as_csv", is_flag=True, help="CSV with a header: image, error, class_1, probability_1, …")
 @device_option
-def predict(run: Path, images: tuple[Path, ...], classes: str | None, top: int, form: str | None, device: str) -> None:
-    """Predict the class of images: files, or folders of them."""
+def predict(
+    run: Path, images: tuple[Path, ...], classes: str | None, top: int, as_json: bool, as_csv: bool, device: str
+) -> None:
+    """Predict the class of images: files, or folders of them.
+
+    A file that cannot be read is a row with its error; the rest goes on, and the exit code is 2.
+    """
     from dataclasses import asdict
 
     from rmadapter import run as runs
 
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv exclude each other")
     names = [name.strip() for name in classes.split(",")] if classes is not None else None
     table = csv.writer(sys.stdout)
-    header = False
-    for prediction in runs.predict_run(run, images, classes=names, top=top, device=device):
-        if form == "json":
+    broken = 0
+    for index, prediction in enumerate(runs.predict_run(run, images, classes=names, top=top, device=device)):
+        broken += prediction.error is not None
+        if as_json:
             click.echo(json.dumps(asdict(prediction), ensure_ascii=False))
-        elif form == "csv":
-            if not header:
-                ranks = range(1, len(prediction.classes) + 1)
-                table.writerow(["image", *(f"{what}_{rank}" for rank in ranks for what in ("class", "probability"))])
-                header = True
-            pairs = zip(prediction.classes, prediction.probabilities, strict=True)
-            table.writerow([prediction.image, *(cell for name, p in pairs for cell in (name, f"{p:.6f}"))])
+        elif as_csv:
+            if index == 0:
+                pairs = (f"{what}_{rank}" for rank in range(1, top + 1) for what in ("class", "probability"))
+                table.writerow(["image", "error", *pairs])
+            cells = zip(prediction.classes, prediction.probabilities, strict=True)
+            found = [cell for name, p in cells for cell in (name, f"{p:.6f}")]
+            table.writerow([prediction.image, prediction.error or "", *found])
         else:
             click.echo(str(prediction))
+    if broken:
+        raise UserError(f"{broken} of {index + 1} images could not be read")
 
 
 @cli.command(name="list")
@@ -254,12 +272,11 @@ def export(task: str, folder: Path) -> None:
     """Write a task as PNG files with a split.json, as it would lie on a user's disk."""
     from rmadapter.data import load_task
     from rmadapter.data.export import export_task
-    from rmadapter.files import new_folder
     from rmadapter.progress import counter
 
     found = load_task(task)
     with counter("writing", len(found.train) + len(found.val) + len(found.test)) as count:
-        export_task(found, new_folder(folder), lambda done, total: count(1))
+        export_task(found, folder, count)
     click.echo(f"{task}: {folder}")
 
 
@@ -270,11 +287,12 @@ def export(task: str, folder: Path) -> None:
 @click.option(
     "--seed", default=1, show_default=True, type=click.IntRange(min=0), help="Of shots, initial values and order."
 )
-def demo(out: Path, seed: int) -> None:
+@device_option
+def demo(out: Path, seed: int, device: str) -> None:
     """See RMAdapter learn: 16 shots of pictograms of animals, base to novel, beside zero-shot CLIP."""
     from rmadapter import run
 
-    summary = run.demo(out, seed=seed)
+    summary = run.demo(out, seed=seed, device=device)
     click.echo(f"{'percent':<12}{'base':>8}{'novel':>8}{'HM':>8}")
     for name in ("zero_shot", "rmadapter"):
         scores = cast("dict[str, float]", summary[name])
@@ -285,4 +303,10 @@ def demo(out: Path, seed: int) -> None:
 
 def main() -> None:
     """Entry point of the ``rmadapter`` command."""
+    warnings.showwarning = _note
     cli.main(windows_expand_args=False)
+
+
+def _note(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """A warning as a user reads it, without the place in the code."""
+    click.echo(f"note: {message}", err=True)

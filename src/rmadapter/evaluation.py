@@ -28,6 +28,11 @@ class Scores:
     confidence: tuple[float, ...]
     """Its probability."""
 
+    def summary(self) -> dict[str, float]:
+        """The scores without the predictions behind them."""
+        kept = ("accuracy", "mean_class_accuracy", "images", "classes")
+        return {name: getattr(self, name) for name in kept}
+
     def __str__(self) -> str:
         return (
             f"accuracy {self.accuracy:.2f} %, mean class accuracy {self.mean_class_accuracy:.2f} % "

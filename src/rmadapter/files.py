@@ -47,8 +47,12 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
-def new_folder(path: Path, resume: bool = False) -> Path:
-    """An empty folder to write a run into.
+def new_folder(path: Path, resume: bool = False, instead: str = "") -> Path:
+    """An empty folder to write into.
+
+    Args:
+        resume: take one that has files.
+        instead: another way out for the message, from its comma on.
 
     Raises:
         UserError: when it holds files already (unless ``resume``), is a file, or cannot be made.
@@ -57,9 +61,7 @@ def new_folder(path: Path, resume: bool = False) -> Path:
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file, and a folder is needed")
         if path.is_dir() and any(path.iterdir()) and not resume:
-            raise UserError(
-                f"{path} is not empty", remedy="name another folder, remove this one, or go on with its run by --resume"
-            )
+            raise UserError(f"{path} is not empty", remedy=f"name another folder, or remove this one{instead}")
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(

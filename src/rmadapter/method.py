@@ -201,7 +201,7 @@ class Method(nn.Module):
         """
         from rmadapter.predictor import Predictor
 
-        return Predictor(copy.deepcopy(self), classes, template)
+        return Predictor(self, classes, template)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Method:
         memo[id(self.backbone)] = self.backbone  # frozen, so copies share it

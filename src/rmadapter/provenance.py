@@ -15,8 +15,8 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
 
 
-def machine() -> dict[str, Any]:
-    """Kind of machine, without anything that names it."""
+def machine(device: str) -> dict[str, Any]:
+    """Kind of machine and the device computed on, without anything that names it."""
     import torch
 
     return {
@@ -24,5 +24,5 @@ def machine() -> dict[str, Any]:
         "machine": platform.machine(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
     }

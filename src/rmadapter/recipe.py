@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import PositiveInt
 
 from rmadapter import recipes
 from rmadapter.backbones import recipe_variant
 from rmadapter.errors import SettingError, nearest, unknown
 from rmadapter.methods import method_class, method_names
-from rmadapter.settings import Settings
+from rmadapter.settings import Seed, Settings
 from rmadapter.train import TrainSettings, train_settings
 
 TABLES = ("method", "train")
@@ -32,9 +32,9 @@ class Recipe(Settings):
     """Training images a class."""
     classes: Literal["base", "all"] = "all"
     """Train on all classes, or on the first half (base), to see what the other half (novel) loses."""
-    seed: NonNegativeInt = 1
+    seed: Seed = 1
     """Of the shots, the initial values, the batch order and the augmentation."""
-    split_seed: NonNegativeInt = 1
+    split_seed: Seed = 1
     """Of the 50/20/30 split of a folder without a split of its own."""
     template: str | None = None
     """The prompt with {} for the class name; none: the task's own."""
@@ -64,7 +64,9 @@ def resolve(recipe: str | Path | None, changes: Mapping[str, Any]) -> Recipe:
     name = str(method.pop("name", Recipe.model_fields["method"].default))
     if name not in method_names():
         raise unknown("method", name, method_names())
-    variant = recipe_variant(str(given.get("backbone", Recipe.model_fields["backbone"].default)))
+    backbone = str(given.get("backbone", Recipe.model_fields["backbone"].default))
+    # A shipped recipe that is named stands alone; otherwise the section that suits the backbone is below the rest.
+    variant = "" if recipe is not None and str(recipe) in recipes.names() else recipe_variant(backbone)
     method = {**recipes.defaults(name, variant, "method"), **method}
     train = {**_table(content, "train"), **_table(changes, "train")}
     seed = given.get("seed", Recipe.model_fields["seed"].default)

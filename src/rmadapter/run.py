@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,8 +13,8 @@ from rmadapter import adapter, provenance
 from rmadapter.backbones import load_backbone
 from rmadapter.data import load_task
 from rmadapter.data.images import is_image
-from rmadapter.data.readers import read_manifest
-from rmadapter.data.task import Task
+from rmadapter.data.readers import find, read_manifest
+from rmadapter.data.task import Manifest, Task
 from rmadapter.errors import AdapterError, DataError, UserError
 from rmadapter.evaluation import Scores, evaluate, harmonic_mean
 from rmadapter.files import new_folder, write_json
@@ -26,14 +25,28 @@ from rmadapter.predictor import Prediction
 from rmadapter.progress import counter
 from rmadapter.recipe import Recipe, resolve
 from rmadapter.report import Shown, contact_sheet
-from rmadapter.train import Fit, fit
+from rmadapter.settings import Settings
+from rmadapter.train import STEPS, Fit, fit
 
-RUN, TASK, SCORES = "run.json", "task.json", "scores.json"
+RUN, TASK = "run.json", "task.json"
 Classes = Literal["base", "novel", "all"]
 
 
+class Record(Settings):
+    """``run.json``."""
+
+    recipe: Recipe
+    """Every setting."""
+    versions: dict[str, str]
+    """Of Python and the main packages."""
+    machine: dict[str, Any]
+    """Kind, threads, device."""
+    fit: dict[str, Any] | None = None
+    """What training did; none while it is not finished."""
+
+
 def device_of(name: str) -> str:
-    """'auto' to cuda, mps or cpu, whichever is there; any other name is taken as it is."""
+    """'auto' to cuda, mps or cpu, whichever is there. Raises UserError for a device that is not."""
     import torch
 
     there = [kind for kind in ("cuda", "mps") if getattr(torch, kind).is_available()] + ["cpu"]
@@ -49,35 +62,54 @@ def load_recipe_task(recipe: Recipe) -> Task:
     return load_task(recipe.data, split_seed=recipe.split_seed, template=recipe.template)
 
 
-def train(recipe: Recipe, out: Path, *, resume: bool = False, device: str = "auto", show_progress: bool = True) -> Fit:
+def train(
+    recipe: Recipe, out: Path, *, resume: bool = False, device: str = "auto", show_progress: bool = True
+) -> Fit | None:
     """Run a recipe into a folder: adapter, log, split, and ``run.json`` with the recipe and what it was computed with.
+
+    Returns:
+        What training did, or None when the run in ``out`` was finished already.
 
     Raises:
         UserError: when the folder is not empty (unless ``resume``), or was started with another recipe.
     """
-    new_folder(out, resume)
-    begun = resume and (out / RUN).exists()
-    if begun:
-        record = _check_same(_read_json(out / RUN), recipe, out)
-        if "fit" in record:
-            return Fit(**record["fit"])
-    task = task_of(out, None) if begun else load_recipe_task(recipe)
+    if resume:
+        if _check_same(recipe, out).fit is not None:
+            return None
+        task = task_of(out, None)[0]
+    else:
+        task = load_recipe_task(recipe)
     backbone = load_backbone(recipe.backbone, recipe.pretrained, device=device_of(device))
     method = method_class(recipe.method)(backbone, seed=recipe.seed, **recipe.method_settings)
-    folder = str(Path(recipe.data).resolve()) if Path(recipe.data).is_dir() else None
-    write_json(out / TASK, {"data": folder, **task.manifest()})
-    record = {"recipe": recipe.plain(), "versions": provenance.versions(), "machine": provenance.machine()}
-    write_json(out / RUN, record)
     shots = cut(task, recipe.classes).shots(recipe.shots, recipe.seed)
-    result = fit(method, shots, out, resume=True, show_progress=show_progress, **recipe.train.model_dump())
-    write_json(out / RUN, {**record, "fit": asdict(result)})
+    new_folder(out, resume, instead=", or go on with its run by --resume")
+    machine = provenance.machine(str(backbone.device))
+    record = Record(recipe=recipe, versions=provenance.versions(), machine=machine)
+    write_json(out / TASK, task.manifest().plain())
+    write_json(out / RUN, record.plain())
+    try:
+        result = fit(method, shots, out, resume=True, show_progress=show_progress, **recipe.train.model_dump())
+    except UserError:
+        if not (out / STEPS).exists():  # nothing was learned yet: leave the folder free for the corrected command
+            (out / TASK).unlink()
+            (out / RUN).unlink()
+        raise
+    write_json(out / RUN, record.model_copy(update={"fit": asdict(result)}).plain())
     return result
 
 
-def _check_same(record: dict[str, Any], recipe: Recipe, out: Path) -> dict[str, Any]:
-    """The record of a run that is to be gone on with. Raises AdapterError when its recipe is another."""
-    started, wanted = record["recipe"], recipe.plain()
-    changed = [key for key in wanted if started.get(key) != wanted[key]]
+def read_run(folder: Path) -> Record:
+    """The record of a run folder. Raises AdapterError where there is none."""
+    if not (folder / RUN).is_file():
+        raise AdapterError(f"{folder} holds no run", remedy="name a folder that rmadapter train wrote")
+    return Record.read(folder / RUN, AdapterError)
+
+
+def _check_same(recipe: Recipe, out: Path) -> Record:
+    """The record of a run to go on with. Raises AdapterError when there is none, or its recipe is another."""
+    record = read_run(out)
+    started, wanted = record.recipe.plain(), recipe.plain()
+    changed = [key for key in wanted if started[key] != wanted[key]]
     if changed:
         raise AdapterError(
             f"{out} was started with another recipe",
@@ -92,51 +124,59 @@ def cut(task: Task, classes: Classes) -> Task:
     return task if classes == "all" else task.base() if classes == "base" else task.novel()
 
 
-def read_run(folder: Path) -> Recipe:
-    """The recipe that a run folder was made from."""
-    return Recipe.parse(_read_json(folder / RUN)["recipe"], f"{folder / RUN}")
+def task_of(folder: Path, data: str | None) -> tuple[Task, bool]:
+    """The task that a run was trained on, with its very split, and True; or another one that ``data`` names, and False.
 
+    The run's own data may have moved: a folder that holds all images of the run's split is taken for it.
 
-def task_of(folder: Path, data: str | None) -> Task:
-    """The task that a run was trained on, with its very split; or another one, where ``data`` names it."""
-    recipe = read_run(folder)
-    content = _read_json(folder / TASK)
-    own = content["data"]
-    if data is not None and data != recipe.data and not (own and Path(data).resolve() == Path(own)):
-        return load_task(data, split_seed=recipe.split_seed)
-    if own is not None:
-        return read_manifest(content, Path(own))
-    task = load_recipe_task(recipe)
-    if task.manifest() != {key: value for key, value in content.items() if key != "data"}:
-        raise DataError(f"task {recipe.data!r} is not what {folder} was trained on", remedy="train again")
-    return task
+    Raises:
+        DataError: when a folder holds some of them only, since a fresh split of it could test on what was learned.
+    """
+    recipe = read_run(folder).recipe
+    manifest = Manifest.read(folder / TASK, AdapterError)
+    if manifest.data is not None:
+        here = Path(data or manifest.data)
+        names = manifest.names()
+        found = sum(find(here, name) is not None for name in names) if here.is_dir() else 0
+        if data is None or found == len(names):
+            return read_manifest(manifest, here), True
+        if found:
+            raise DataError(
+                f"{here} holds {found} of the {len(names)} images that {folder} was split from",
+                remedy="evaluate on the whole folder, or on other images",
+            )
+    elif data is None or data == recipe.data:
+        task = load_recipe_task(recipe)
+        if task.manifest() != manifest:
+            raise DataError(f"task {recipe.data!r} is not what {folder} was trained on", remedy="train again")
+        return task, True
+    return load_task(str(data), split_seed=recipe.split_seed), False
 
 
 def evaluate_run(
     folder: Path, *, data: str | None = None, classes: Classes | None = None, device: str = "auto"
 ) -> Scores:
-    """Test scores of a run, also written to ``scores.json`` in its folder.
+    """Test scores of a run, also written into its ``adapter_config.json``.
 
     Args:
-        data: another task or folder; None: the run's own.
+        data: another task or folder, or the place where the run's own data are now; None: the run's own.
         classes: None: those that it was trained on (all of another task).
     """
-    chosen: Classes = classes or ("all" if data else read_run(folder).classes)
-    task = cut(task_of(folder, data), chosen)
+    task, own = task_of(folder, data)
+    chosen: Classes = classes or (read_run(folder).recipe.classes if own else "all")
+    part = cut(task, chosen)
     method = adapter.load(folder, device=device_of(device))
-    with counter("evaluating", len(task.test)) as count:
-        scores = evaluate(method.predictor(task.classes, task.template), task.test, progress=count)
-    file = folder / SCORES
-    known = _read_json(file) if file.exists() else {}
-    summary = {key: value for key, value in asdict(scores).items() if key not in ("predicted", "confidence")}
-    write_json(file, {**known, f"{data or read_run(folder).data} {chosen}": summary})
+    with counter("evaluating", len(part.test)) as count:
+        scores = evaluate(method.predictor(part.classes, part.template), part.test, progress=count)
+    entry = {**scores.summary(), "machine": provenance.machine(str(method.backbone.device))}
+    adapter.record(folder, f"{task.name} {chosen}", entry)
     return scores
 
 
 def predict_run(
     folder: Path, images: Sequence[Path], *, classes: Sequence[str] | None = None, top: int = 5, device: str = "auto"
 ) -> Iterator[Prediction]:
-    """Predictions of a run for files and folders, one after another.
+    """Predictions of a run for files and folders, one after another; a broken file is one with ``error``.
 
     Args:
         images: files, or folders that are searched for images.
@@ -144,7 +184,7 @@ def predict_run(
     """
     files = list(find_images(images))
     method = adapter.load(folder, device=device_of(device))
-    yield from method.predictor(classes or method.classes).stream(files, top)
+    yield from method.predictor(classes or method.classes).stream(files, top, skip_broken=True)
 
 
 def find_images(paths: Iterable[Path]) -> Iterator[Path]:
@@ -161,7 +201,7 @@ def find_images(paths: Iterable[Path]) -> Iterator[Path]:
             raise DataError(f"{path} does not exist")
 
 
-def demo(out: Path, *, seed: int = 1, show_progress: bool = True) -> dict[str, Any]:
+def demo(out: Path, *, seed: int = 1, device: str = "auto", show_progress: bool = True) -> dict[str, Any]:
     """Zero-shot and RMAdapter on ``pictograms/animals``, 16 shots, base to novel: ``summary.json`` and a contact sheet.
 
     Returns:
@@ -170,21 +210,21 @@ def demo(out: Path, *, seed: int = 1, show_progress: bool = True) -> dict[str, A
     started = time.perf_counter()
     new_folder(out)
     recipe = resolve("rmadapter/pictograms", {"classes": "base", "seed": seed})
-    result = train(recipe, out / "run", show_progress=show_progress)
+    result = train(recipe, out / "run", device=device, show_progress=show_progress)
     task = load_recipe_task(recipe)
-    adapted = adapter.load(out / "run")
+    adapted = adapter.load(out / "run", device=device_of(device))
     zero_shot: Method = ZeroShot(adapted.backbone)
     zero_shot.template = task.template
     scores = {method.name: base_to_novel(method, task, show_progress) for method in (zero_shot, adapted)}
     summary: dict[str, Any] = {
         **{name: {**values, "hm": harmonic_mean(values["base"], values["novel"])} for name, values in scores.items()},
         "seconds": round(time.perf_counter() - started, 1),
-        "training_seconds": round(result.seconds, 1),
+        "training_seconds": round(result.seconds, 1) if result else None,
         "task": recipe.data,
         "shots": recipe.shots,
         "seed": seed,
         "versions": provenance.versions(),
-        "machine": provenance.machine(),
+        "machine": provenance.machine(str(adapted.backbone.device)),
     }
     write_json(out / "summary.json", summary)
     _sheet(adapted, task, out / "contact_sheet.png")
@@ -212,12 +252,3 @@ def _sheet(method: Method, task: Task, path: Path, count: int = 24) -> None:
         right.append(f"{name} {sum(tile.predicted == tile.true for tile in found)} of {len(found)}")
         tiles += found
     contact_sheet(tiles, f"{task.name}, test images that {method.name} names right: {', '.join(right)}", path)
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise AdapterError(f"{file} is missing", remedy="name a folder that rmadapter train wrote") from None
-    except ValueError as error:
-        raise AdapterError(f"{file} is damaged", got=str(error)) from error

@@ -6,19 +6,42 @@ as 32 where a whole number is wanted, and 'none' as None where None is allowed.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from types import NoneType
-from typing import Any, Self, get_args
+from typing import Annotated, Any, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from rmadapter.errors import SettingError, nearest
+from rmadapter.errors import SettingError, UserError, nearest
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+"""A seed; 0 is one."""
 
 
 class Settings(BaseModel):
     """Base of all settings. Frozen; a docstring under a field is its help text."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+    )
+
+    @classmethod
+    def read(cls, file: Path, error: type[UserError]) -> Self:
+        """Settings from a JSON file. Raises ``error``, naming the file, when it is missing, damaged or does not fit."""
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise error(f"{file} is missing") from None
+        except (OSError, ValueError) as failure:
+            raise error(f"{file} cannot be read", got=str(failure)) from failure
+        if not isinstance(content, Mapping):
+            raise error(f"{file} is damaged: it does not hold an object")
+        try:
+            return cls.parse(content, str(file))
+        except SettingError as failure:
+            raise error(failure.problem, got=failure.got, remedy=failure.remedy) from failure
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str) -> Self:
@@ -53,13 +76,11 @@ class Settings(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _none(cls, values: Any) -> Any:
+    def _from_text(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
         return {
-            key: None
-            if isinstance(value, str) and value.lower() == "none" and _optional(cls.model_fields[key].annotation)
-            else value
+            key: _from_text(value, cls.model_fields[key].annotation) if isinstance(value, str) else value
             for key, value in values.items()
         }
 
@@ -68,5 +89,9 @@ class Settings(BaseModel):
         return self.model_dump(mode="json")
 
 
-def _optional(annotation: Any) -> bool:
-    return NoneType in get_args(annotation)
+def _from_text(value: str, annotation: Any) -> Any:
+    """What pydantic does not read from a string by itself: 'none', and a number among literals."""
+    choices = get_args(annotation)
+    if value.lower() == "none" and NoneType in choices:
+        return None
+    return next((choice for choice in choices if isinstance(choice, int) and str(choice) == value), value)

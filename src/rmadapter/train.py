@@ -21,19 +21,17 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from rmadapter import adapter, progress, provenance, recipes
+from rmadapter import adapter, checkpoint, progress, recipes
 from rmadapter.data.loader import Augment, Augmented, order, training_batches
 from rmadapter.data.task import Task
 from rmadapter.errors import DataError, SettingError, TrainingError, UserError
 from rmadapter.files import new_folder, write_atomic, write_json
 from rmadapter.method import Method, Rows, Teacher
-from rmadapter.settings import Settings
+from rmadapter.settings import Seed, Settings
 
-CHECKPOINT, STEPS, SHOTS = "checkpoint.safetensors", "steps.jsonl", "shots.json"
+STEPS, SHOTS = "steps.jsonl", "shots.json"
 
 
 class TrainSettings(Settings):
@@ -63,7 +61,7 @@ class TrainSettings(Settings):
     """Of the forward pass; losses are summed in float32 always."""
     workers: NonNegativeInt = 0
     """Processes that decode and augment; the result does not depend on it."""
-    seed: NonNegativeInt = 1
+    seed: Seed = 1
     """Of batch order and augmentation."""
 
     def rate(self, epoch: int, step: int, steps: int) -> float:
@@ -125,14 +123,18 @@ def fit(
     if not len(task.train):
         raise DataError(f"task {task.name!r} has no training items")
     folder = None if out is None else new_folder(Path(out), resume)
+    if folder is not None and (folder / adapter.TENSORS).exists():
+        raise UserError(
+            f"{folder} holds a trained adapter: its run is finished", remedy="load it, or name another folder"
+        )
     method.classes, method.template = task.classes, task.template
     run = _Run(method, task, settings, folder, resume)
     with _bar(show_progress, run) as show:
         result = run.train(show)
     if folder is not None:
-        write_json(folder / SHOTS, task.manifest())
+        write_json(folder / SHOTS, task.manifest().plain())
         adapter.save(method, folder)
-        (folder / CHECKPOINT).unlink(missing_ok=True)
+        (folder / checkpoint.FILE).unlink(missing_ok=True)
     return result
 
 
@@ -147,8 +149,9 @@ class _Run:
         self.first_epoch = 0
         if self.parameters:
             self.accelerator, self.optimizer = _prepare(method, settings, self.parameters)
-            if resume and folder is not None and (folder / CHECKPOINT).exists():
-                self.first_epoch = self._restore(folder / CHECKPOINT)
+            if resume and folder is not None:
+                scaler = self.accelerator.scaler
+                self.first_epoch = checkpoint.restore(folder, method, self.optimizer, scaler, self._identity())
         self._trim_log()
 
     def train(self, show: Any) -> Fit:
@@ -165,8 +168,9 @@ class _Run:
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value / len(self.batches[epoch])
             show(terms, seen / (time.perf_counter() - started))
-            if step == len(self.batches[epoch]) - 1 and epoch < self.settings.epochs - 1:
-                self._checkpoint(epoch + 1)
+            if self.folder and step == len(self.batches[epoch]) - 1 and epoch < self.settings.epochs - 1:
+                scaler = self.accelerator.scaler
+                checkpoint.save(self.folder, self.method, self.optimizer, scaler, epoch + 1, self._identity())
         self.method.eval()
         seconds = time.perf_counter() - started
         return Fit(self.steps, seconds, seen / seconds, sums)
@@ -207,7 +211,7 @@ class _Run:
         self._log({"step": number, "epoch": epoch, "lr": rate, "loss": sum(values.values()), **values})
         return values
 
-    # The log and the checkpoint ---------------------------------------------------------------------------------
+    # The log ---------------------------------------------------------------------------------
 
     def _log(self, line: dict[str, Any]) -> None:
         if self.folder is not None:
@@ -234,42 +238,6 @@ class _Run:
             "backbone": self.method.backbone.sha256,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-    def _checkpoint(self, epochs: int) -> None:
-        if self.folder is None:
-            return
-        tensors = {f"method.{name}": value.detach().cpu() for name, value in self.method.state_dict().items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value).cpu() for key, value in state.items()}
-        meta = {"epochs": str(epochs), "identity": self._identity(), "versions": json.dumps(provenance.versions())}
-        if self.accelerator.scaler is not None:
-            meta["scaler"] = json.dumps(self.accelerator.scaler.state_dict())
-        write_atomic(self.folder / CHECKPOINT, lambda path: save_file(tensors, path, meta))
-
-    def _restore(self, file: Path) -> int:
-        """Load a checkpoint; the number of epochs that are done."""
-        with safe_open(file, "pt") as opened:
-            meta = opened.metadata()
-            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 (not a dict)
-        if meta["identity"] != self._identity():
-            raise UserError(
-                f"{file} belongs to a run with other settings, data or backbone",
-                remedy="give the settings that it was started with, or name another folder",
-            )
-        adapter.restore(
-            self.method,
-            {k.removeprefix("method."): v for k, v in tensors.items() if k.startswith("method.")},
-            str(file),
-        )
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, key = name.split(".", 2)
-                state.setdefault(int(index), {})[key] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
-        if self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(json.loads(meta["scaler"]))
-        return int(meta["epochs"])
 
 
 def _prepare(method: Method, settings: TrainSettings, parameters: list[torch.nn.Parameter]) -> tuple[Accelerator, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -18,6 +19,22 @@ def test_modes(mode: str, tmp_path: Path) -> None:
     image = read_image(file)
     assert image.mode == "RGB" and image.size == (5, 4)
     assert image.getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I"])
+def test_sixteen_bits_become_eight(mode: str, tmp_path: Path) -> None:
+    levels = np.array([[0, 257 * 10, 257 * 200, 65535]], dtype=np.uint16 if mode == "I;16" else np.int32)
+    Image.fromarray(levels).save(tmp_path / "x.tif")
+    assert [read_image(tmp_path / "x.tif").getpixel((x, 0)) for x in range(4)] == [(v, v, v) for v in (0, 10, 200, 255)]
+
+
+def test_depths_without_a_range_are_refused(tmp_path: Path) -> None:
+    Image.new("F", (3, 3), 0.5).save(tmp_path / "x.tif")
+    with pytest.raises(DataError, match="no known range"):
+        read_image(tmp_path / "x.tif")
+    Image.fromarray(np.array([[0, 1 << 20]], dtype=np.int32)).save(tmp_path / "y.tif")
+    with pytest.raises(DataError, match="not an image's"):
+        read_image(tmp_path / "y.tif")
 
 
 def test_transparency_becomes_white(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from rmadapter import load_task
 from rmadapter.data import Task
 from rmadapter.data.export import export_task
 from rmadapter.data.readers import read_manifest
+from rmadapter.data.task import Manifest
 from rmadapter.errors import DataError
 
 
@@ -32,7 +33,7 @@ def test_class_folders(photos: Path) -> None:
 def test_a_manifest_keeps_its_split_when_files_are_added(photos: Path) -> None:
     task = load_task(photos)
     Image.new("RGB", (4, 4)).save(photos / "otter" / "00.png")
-    again = read_manifest(json.loads(json.dumps(task.manifest())), photos)
+    again = read_manifest(Manifest.parse(json.loads(json.dumps(task.manifest().plain())), "test"), photos)
     assert again.sha256() == task.sha256()
     assert [item.picture.open().size for item in again.test] == [item.picture.open().size for item in task.test]
     assert load_task(photos).sha256() != task.sha256()
@@ -50,11 +51,12 @@ def test_export_and_read_again(few: Task, tmp_path: Path) -> None:
 
 
 def write_split(folder: Path, **changes: object) -> None:
-    rows = [["a/0.png", 0, "cat"], ["b/0.png", 1, "dog"]]
-    (folder / "split.json").write_text(json.dumps({"train": rows, "val": [], "test": rows, **changes}))
+    train, test = ([[f"a/{i}.png", 0, "cat"], [f"b/{i}.png", 1, "dog"]] for i in range(2))
+    (folder / "split.json").write_text(json.dumps({"train": train, "val": [], "test": test, **changes}))
     for name in ("a", "b"):
         (folder / "images" / name).mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (4, 4)).save(folder / "images" / name / "0.png")
+        for index in range(2):
+            Image.new("RGB", (4, 4)).save(folder / "images" / name / f"{index}.png")
 
 
 def test_split_files(tmp_path: Path) -> None:
@@ -62,17 +64,52 @@ def test_split_files(tmp_path: Path) -> None:
     assert load_task(tmp_path).classes == ("cat", "dog")
     for changes, message in (
         ({"train": [["a/0.png", 0, "cat"], ["b/0.png", 0, "dog"]]}, "label 0 has two names"),
-        ({"train": [["a/0.png", 0]]}, "is not a split file"),
+        ({"train": [["a/0.png", 0]]}, r"split\.json: train is not valid"),
         ({"train": [["a/0.png", 4, "owl"]]}, "labels must be 0 to n - 1"),
         ({"val": [["c/0.png", 0, "cat"]]}, r"c/0\.png belongs to the split but is not on disk"),
-        ({"val": [["a/0.png", 0, "cat"]], "train": [["a/0.png", "0", "cat"]]}, "is not a split file"),
+        ({"train": [["a/0.png", "x", "cat"]]}, r"split\.json: train is not valid"),
+        ({"val": [["a/0.png", 0, "cat"]]}, r"a/0\.png stands in train and in val"),
+        ({"extra": []}, r"split\.json has no setting 'extra'"),
     ):
         write_split(tmp_path, **changes)
         with pytest.raises(DataError, match=message):
             load_task(tmp_path)
     (tmp_path / "split.json").write_text("{")
-    with pytest.raises(DataError, match="is not a split file"):
+    with pytest.raises(DataError, match=r"split\.json cannot be read"):
         load_task(tmp_path)
+    write_split(tmp_path)
+    for content, message in (("[1]", "does not hold an object"), ('{"template": 3}', "template is not valid")):
+        (tmp_path / "task.json").write_text(content)
+        with pytest.raises(DataError, match=message):
+            load_task(tmp_path)
+
+
+def test_part_folders(photos: Path, tmp_path: Path) -> None:
+    for part, indices in (("train", (0, 1, 2)), ("valid", (3,)), ("test", (4, 5))):
+        for folder in photos.iterdir():
+            (tmp_path / "parts" / part / folder.name).mkdir(parents=True)
+            for index in indices:
+                (tmp_path / "parts" / part / folder.name / f"{index}.png").write_bytes(
+                    (folder / f"{index}.png").read_bytes()
+                )
+    task = load_task(tmp_path / "parts")
+    assert task.classes == ("otter", "red panda", "tree frog")
+    assert [len(split) for split in (task.train, task.val, task.test)] == [9, 3, 6]
+    assert "train" in task.note
+    (tmp_path / "parts" / "test" / "cat").mkdir()
+    with pytest.raises(DataError, match=r"classes that .* has not"):
+        load_task(tmp_path / "parts")
+    (tmp_path / "parts" / "val").mkdir()
+    with pytest.raises(DataError, match="two folders for val"):
+        load_task(tmp_path / "parts")
+    (tmp_path / "two" / "train" / "cat").mkdir(parents=True)
+    with pytest.raises(DataError, match="needs a train and a test folder"):
+        load_task(tmp_path / "two")
+
+
+def test_images_beside_the_class_folders_are_said(photos: Path) -> None:
+    Image.new("RGB", (4, 4)).save(photos / "loose.png")
+    assert "left out: 1 images" in load_task(photos).note
 
 
 def test_bad_folders(photos: Path, tmp_path: Path) -> None:

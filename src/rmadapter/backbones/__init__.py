@@ -15,11 +15,10 @@ from torch import Tensor
 from rmadapter.backbones import openclip, pictoclip
 from rmadapter.backbones.clip import CLIP, Shape, Tower, TowerName
 from rmadapter.backbones.preprocess import Preprocess
+from rmadapter.data.task import PHOTO
 from rmadapter.errors import BackboneError
 
 __all__ = ["Backbone", "Tokenizer", "backbone_names", "load_backbone", "recipe_variant"]
-
-PHOTO = "a photo of a {}."
 
 
 class Tokenizer(Protocol):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -253,7 +254,12 @@ def _config(name: str, pretrained: str | None) -> tuple[dict[str, Any], bool]:
         )
     config = cast("dict[str, Any]", config)
     configured = bool(config.get("quick_gelu", False))
-    if pretrained is None or pretrained.endswith(".safetensors"):
+    if pretrained is None:
+        return config, configured
+    if pretrained.endswith(".safetensors"):  # weights do not say what they were trained with
+        if not configured and open_clip.get_model_config(f"{name}-quickgelu") is not None:
+            note = f"{pretrained} is computed with GELU, as {name} says; weights from OpenAI, DFN and MetaCLIP need"
+            warnings.warn(f"{note} the model {name}-quickgelu", stacklevel=2)
         return config, configured
     tag = get_pretrained_cfg(name, pretrained)
     if not tag:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 from rmadapter.data.task import Split, Task
-from rmadapter.errors import DataError
+from rmadapter.files import new_folder, write_json
 
 
-def export_task(task: Task, folder: str | Path, progress: Callable[[int, int], None] | None = None) -> Path:
+def export_task(task: Task, folder: str | Path, progress: Callable[[int], None] | None = None) -> Path:
     """Writes every image of a task and its split, in the format that CoOp and its descendants read.
 
     ``images/CLASS_NAME/PART_INDEX.png`` with a running index a class and part; ``split.json`` with
@@ -20,17 +19,14 @@ def export_task(task: Task, folder: str | Path, progress: Callable[[int, int], N
 
     Args:
         folder: is made; must be empty.
-        progress: called with the count of images written and of all images.
+        progress: called with the number of images written since its last call.
 
     Returns:
         The folder.
     """
-    folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f"{folder} is not an empty folder", remedy="name a new folder, or empty this one")
+    folder = new_folder(Path(folder))
     names = folder_names(task.classes)
     splits = {"train": task.train, "val": task.val, "test": task.test}
-    total, written = sum(len(split) for split in splits.values()), 0
     entries: dict[str, list[list[object]]] = {}
     for part, split in splits.items():
         entries[part] = []
@@ -39,12 +35,11 @@ def export_task(task: Task, folder: str | Path, progress: Callable[[int, int], N
             target.parent.mkdir(parents=True, exist_ok=True)
             item.picture.open().save(target, "PNG")
             entries[part].append([path, item.label, task.classes[item.label]])
-            written += 1
             if progress is not None:
-                progress(written, total)
-    _write_json(folder / "task.json", {"name": task.name, "template": task.template})
+                progress(1)
+    write_json(folder / "task.json", {"name": task.name, "template": task.template})
     # Last, so that a folder with a split.json is a whole one.
-    _write_json(folder / "split.json", entries)
+    write_json(folder / "split.json", entries)
     return folder
 
 
@@ -64,8 +59,3 @@ def _paths(split: Split, part: str, names: list[str]) -> list[str]:
         paths.append(f"{names[item.label]}/{part}_{counts[item.label]:04d}.png")
         counts[item.label] += 1
     return paths
-
-
-def _write_json(path: Path, content: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

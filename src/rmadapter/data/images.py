@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -39,7 +40,15 @@ def read_image(path: Path) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow mode to RGB; what is transparent becomes white."""
+    """Any Pillow mode to RGB: what is transparent becomes white, 16 bits become 8. ValueError for other depths."""
+    if image.mode.startswith("I"):
+        low, high = cast("tuple[int, int]", image.getextrema())  # Pillow would clip 16-bit levels at 255
+        if low < 0 or high >= 1 << 16:
+            raise ValueError(f"levels of {low} to {high} are not an image's")
+        scale = 1 / 257 if high > 255 else 1
+        image = image.convert("I").point(lambda level: level * scale).convert("L")
+    if image.mode == "F":
+        raise ValueError("floating-point levels have no known range")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))

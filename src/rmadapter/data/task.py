@@ -11,9 +11,38 @@ from typing import TYPE_CHECKING, Protocol
 
 from rmadapter.data import fewshot
 from rmadapter.errors import DataError
+from rmadapter.settings import Settings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+PHOTO = "a photo of a {}."
+
+
+class Manifest(Settings):
+    """What a run writes down of its task: class names, and the names and labels of every split's items."""
+
+    task: str
+    """Its name."""
+    data: str | None
+    """The folder that the names count from; none for a task inside the package."""
+    template: str
+    """The prompt."""
+    classes: tuple[str, ...]
+    """In label order."""
+    note: str
+    """How the splits came about."""
+    train: tuple[tuple[str, int], ...]
+    """Learned from."""
+    val: tuple[tuple[str, int], ...]
+    """Settings may be chosen on these."""
+    test: tuple[tuple[str, int], ...]
+    """Scored on."""
+
+    def names(self) -> list[str]:
+        """Of all images."""
+        return [name for part in (self.train, self.val, self.test) for name, _ in part]
 
 
 class Picture(Protocol):
@@ -88,7 +117,7 @@ class Task:
         classes: class names in label order, non-empty and unique.
         template: the prompt with ``{}`` where the class name goes; a task owns its template.
         train, val, test: items whose labels index ``classes``.
-        note: how the splits came about; written into a run's folder.
+        note: how the splits came about, and what was left out; written into a run's folder.
     """
 
     name: str
@@ -98,6 +127,8 @@ class Task:
     val_items: tuple[Item, ...] = field(repr=False)
     test_items: tuple[Item, ...] = field(repr=False)
     note: str = ""
+    root: Path | None = field(default=None, compare=False)
+    """The folder that it was read from; None for a task inside the package."""
 
     def __post_init__(self) -> None:
         check_class_names(self.classes, self.name)
@@ -162,22 +193,18 @@ class Task:
         """The same items under another prompt."""
         return replace(self, template=template, _whole=self._whole and self._whole.with_template(template))
 
-    def manifest(self) -> dict[str, object]:
-        """Class names and the names and labels of every split's items, as JSON can hold them."""
-        return {
-            "task": self.name,
-            "template": self.template,
-            "classes": list(self.classes),
-            "note": self.note,
-            **{
-                part: [[item.picture.name, item.label] for item in split.items]
-                for part, split in (("train", self.train), ("val", self.val), ("test", self.test))
-            },
+    def manifest(self) -> Manifest:
+        """What can be written down, and read again by ``data.readers.read_manifest``."""
+        rows = {
+            part: tuple((item.picture.name, item.label) for item in split)
+            for part, split in (("train", self.train), ("val", self.val), ("test", self.test))
         }
+        root = None if self.root is None else str(self.root.resolve())
+        return Manifest(task=self.name, data=root, template=self.template, classes=self.classes, note=self.note, **rows)
 
     def sha256(self) -> str:
         """Hash of class names, template and splits (names and labels, not pixels)."""
-        content = {key: value for key, value in self.manifest().items() if key not in ("task", "note")}
+        content = self.manifest().model_dump(mode="json", include={"template", "classes", "train", "val", "test"})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -65,9 +65,9 @@ class PictoTokenizer:
         ids = torch.zeros(len(texts), self.context, dtype=torch.long)
         for row, text in enumerate(texts):
             pieces = self.encode(text)
-            if self.UNKNOWN in pieces:
-                warnings.warn(
-                    f"PictoCLIP never saw some of the words of {text!r}: zero-shot knows nothing of them", stacklevel=2
-                )
             ids[row, : len(pieces) + 2] = torch.tensor([self.start, *pieces, self.end])
+        unknown = [text for text, row in zip(texts, ids.tolist(), strict=True) if self.UNKNOWN in row]
+        if unknown:
+            shown = ", ".join(map(repr, unknown[:5])) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
+            warnings.warn(f"PictoCLIP never saw some words of {shown}: zero-shot knows nothing of them", stacklevel=2)
         return ids

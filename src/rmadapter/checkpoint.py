@@ -1,0 +1,69 @@
+"""A training run between two epochs, in one safetensors file: what trains, the optimiser's state, how far it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rmadapter import adapter, provenance
+from rmadapter.errors import UserError
+from rmadapter.files import write_atomic
+from rmadapter.method import Method
+
+FILE = "checkpoint.safetensors"
+
+
+def save(folder: Path, method: Method, optimizer: Any, scaler: Any, epochs: int, identity: str) -> None:
+    """Replace the folder's checkpoint atomically.
+
+    Args:
+        scaler: of fp16 gradients, or None.
+        epochs: how many are done.
+        identity: hash of all that decides the result.
+    """
+    tensors = {f"method.{name}": value.detach().cpu() for name, value in method.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value).cpu() for key, value in state.items()}
+    meta = {"epochs": str(epochs), "identity": identity, "versions": json.dumps(provenance.versions())}
+    if scaler is not None:
+        meta["scaler"] = json.dumps(scaler.state_dict())
+    write_atomic(folder / FILE, lambda path: save_file(tensors, path, meta))
+
+
+def restore(folder: Path, method: Method, optimizer: Any, scaler: Any, identity: str) -> int:
+    """Load the folder's checkpoint in place.
+
+    Returns:
+        The number of epochs that are done; 0 when there is no checkpoint.
+
+    Raises:
+        UserError: when it belongs to a run with another identity.
+    """
+    file = folder / FILE
+    if not file.exists():
+        return 0
+    with safe_open(file, "pt") as opened:
+        meta = opened.metadata()
+        tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 (not a dict)
+    if meta["identity"] != identity:
+        raise UserError(
+            f"{file} belongs to a run with other settings, data or backbone",
+            remedy="give the settings that it was started with, or name another folder",
+        )
+    trained = {name.removeprefix("method."): value for name, value in tensors.items() if name.startswith("method.")}
+    adapter.restore(method, trained, str(file))
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".", 2)
+            state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    if scaler is not None:
+        scaler.load_state_dict(json.loads(meta["scaler"]))
+    return int(meta["epochs"])
