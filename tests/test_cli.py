@@ -253,5 +253,5 @@ def test_the_demo(tmp_path: Path) -> None:
         assert f"{scores['base']:.1f}" in text
     with Image.open(tmp_path / "demo" / "contact_sheet.png") as sheet:
         colors = {color: count for count, color in sheet.convert("RGB").getcolors(1 << 24) or []}
-        assert colors[26, 127, 55] > 100 and colors[192, 38, 45] > 100  # some right in green, some wrong in red
+        assert colors[26, 127, 55] > 20 and colors[192, 38, 45] > 20  # some right in green, some wrong in red
     assert ra.load(tmp_path / "demo" / "run").name == "rmadapter"
