@@ -75,7 +75,7 @@ class Package:
         return json.loads(self._files[path])
 
 
-def packages(cache: Path) -> list[Package]:
-    """The packages of sources.toml, in its order."""
-    with PINS.open("rb") as file:
+def packages(cache: Path, pins: Path = PINS) -> list[Package]:
+    """The packages of sources.toml, or of another file of pins, in its order."""
+    with pins.open("rb") as file:
         return [Package(cache=cache, **entry) for entry in tomllib.load(file)["package"]]
