@@ -254,7 +254,8 @@ def list_(what: str) -> None:
     elif what == "tasks":
         from rmadapter.data import load_task, task_names
 
-        rows = [(name, f"{len(task.classes)} classes") for name in task_names() for task in [load_task(name)]]
+        tasks = {name: load_task(name) for name in task_names(domains=True)}
+        rows = [(name, f"{len(task.classes):3} classes; {task.note.partition(';')[0]}") for name, task in tasks.items()]
         rows.append(("FOLDER", "class folders, or images with a split.json"))
     else:
         from rmadapter import recipes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,10 +75,10 @@ def test_shape(size: int) -> None:
     assert pixels.dtype == np.uint8
 
 
-def test_same_composition_at_every_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "NOISE", 0)
+def test_same_composition_at_every_size() -> None:
+    calm = replace(module.USUAL, noise=0)
     for key in range(20):
-        small, large = (scene(disc(), False, str(key), size).astype(float) for size in (32, 64))
+        small, large = (scene(disc(), False, str(key), size, None, calm).astype(float) for size in (32, 64))
         shrunk = large.reshape(32, 2, 32, 2, 3).mean((1, 3))
         assert np.abs(small - shrunk).mean() < 10
 
@@ -90,7 +91,7 @@ def test_sine_is_close() -> None:
 def test_placing_agrees_with_floating_point() -> None:
     """An unturned sprite at scale 1/2 in the middle is the sprite read at every second pixel's edge."""
     middle = [0, 1 << 15, 1 << 15, 1 << 15, 1 << 15]  # least scale; no turn, no stretch, no shift
-    placed = module._place(disc(), 64, iter(middle), module.SCALE, module.ROTATION, module.SHIFT)
+    placed = module._place(disc(), 64, iter(middle), module.USUAL.scale, module.USUAL.rotation, module.USUAL.shift)
     art = disc().astype(float)
     art[..., :3] *= art[..., 3:] / 255
     expected = np.zeros((64, 64, 4))
@@ -120,7 +121,7 @@ def test_one_colour_artwork_stands_out() -> None:
 
 def test_noise_has_the_stated_deviation() -> None:
     image = np.zeros((3, 64, 64), dtype=np.int32)
-    module._add_noise(image, 65535, np.random.Philox(key=1))
+    module._add_noise(image, module.USUAL.noise, np.random.Philox(key=1))
     assert image.std() / (255 * 16) == pytest.approx(0.08, rel=0.03)
     assert abs(image.mean()) < 4
 

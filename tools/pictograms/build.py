@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from concepts import THEMES, Concept, ConceptIndex, distinct, is_ambiguous, theme_of
+from concepts import THEMES, WIDE, Concept, ConceptIndex, distinct, is_ambiguous, theme_of
 from render import sprites, webp, write_zip
 from sources import Package, packages
 
@@ -28,6 +28,7 @@ EVALUATION_STYLES, PRETRAINING_STYLES = 2, 3
 """In how many styles of each role a concept must be drawn to become a class."""
 
 CLASSES = range(20, 131)
+"""Classes that a theme may have; the wide task may have more."""
 
 
 def classes(index: ConceptIndex, evaluation: list[set[str]], pretraining: list[set[str]]) -> list[Concept]:
@@ -60,6 +61,7 @@ def table(chosen: list[Concept], drawn: dict[str, set[str]]) -> list[dict[str, A
         count = sum(row["theme"] == theme for row in rows)
         if count not in CLASSES:
             raise SystemExit(f"theme {theme} has {count} classes, not {CLASSES.start} to {CLASSES.stop - 1}")
+    print({theme: sum(row["theme"] == theme for row in rows) for theme in (*THEMES, WIDE)})
     return sorted(rows, key=lambda row: (row["theme"], row["hex"]))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -95,9 +96,26 @@ THEMES: dict[str, Callable[[Concept], bool]] = {
 }
 
 
+WIDE = "wide"
+"""The task of all kinds of things, the source of transfer: a quarter of every theme, and what no theme holds."""
+
+WIDE_GROUPS = {"smileys-emotion", "people-body", "symbols", "travel-places", "flags"}
+NOT_WIDE = {
+    *("geometric", "keycap", "country-flag", "subdivision-flag"),  # one drawing in many colours, or letters to read
+    *("family", "person-symbol", "regional-indicator"),
+}
+COLOURED = re.compile(r"^(red|orange|yellow|green|blue|light blue|purple|brown|black|grey|white|pink) ")
+"""Names that differ by colour alone, which artwork of one colour does not show."""
+
+
 def theme_of(concept: Concept) -> str | None:
-    """The theme that a concept belongs to; no two themes share a subgroup."""
-    return next((theme for theme, holds in THEMES.items() if holds(concept)), None)
+    """The task that a concept belongs to: a theme, or the wide one; no two themes share a subgroup."""
+    theme = next((theme for theme, holds in THEMES.items() if holds(concept)), None)
+    if theme is None:
+        apart = concept.subgroup in NOT_WIDE or COLOURED.match(concept.name) or concept.group not in WIDE_GROUPS
+        return None if apart else WIDE
+    quarter = hashlib.sha256(f"wide {concept.hex}".encode()).digest()[0] % 4 == 0
+    return WIDE if quarter else theme
 
 
 def clean(label: str) -> str:

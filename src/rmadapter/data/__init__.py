@@ -11,9 +11,12 @@ from rmadapter.errors import DataError, nearest
 __all__ = ["Item", "Split", "Task", "load_task", "task_names"]
 
 
-def task_names() -> tuple[str, ...]:
-    """The tasks inside the package."""
-    return tuple(f"pictograms/{name}" for name in pictograms.task_names())
+def task_names(domains: bool = False) -> tuple[str, ...]:
+    """The tasks inside the package; with ``domains`` also those that show the same classes otherwise."""
+    names = []
+    for name in pictograms.task_names():
+        names += [name, *(pictograms.domain_names(name) if domains else ())]
+    return tuple(f"pictograms/{name}" for name in names)
 
 
 def load_task(name: str | Path, *, split_seed: int = 1, template: str | None = None) -> Task:
@@ -29,7 +32,7 @@ def load_task(name: str | Path, *, split_seed: int = 1, template: str | None = N
         DataError: for an unknown name, or a folder that is missing or cannot be used.
     """
     folder = Path(name)
-    if str(name) in task_names():
+    if str(name) in task_names(domains=True):
         task = pictograms.load(str(name).removeprefix("pictograms/"))
         return task if template is None else task.with_template(template)
     if folder.is_dir():
@@ -37,5 +40,5 @@ def load_task(name: str | Path, *, split_seed: int = 1, template: str | None = N
     raise DataError(
         f"there is no task and no folder {str(name)!r}",
         allowed="a folder, or one of " + ", ".join(task_names()),
-        remedy=nearest(str(name), task_names()),
+        remedy=nearest(str(name), task_names(domains=True)),
     )

@@ -13,6 +13,7 @@ import io
 import json
 import zipfile
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,15 +29,53 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent
 TEMPLATE = "a pictogram of a {}."
-STYLES = ("fluent-emoji-flat", "fluent-emoji", "fluent-emoji-high-contrast", "fxemoji")
+FLUENT = ("fluent-emoji-flat", "fluent-emoji", "fluent-emoji-high-contrast")
+"""One family: flat, shaded and one-colour forms of the same drawings."""
+FXEMOJI = ("fxemoji",)
+"""Another family, which draws fewer concepts."""
+STYLES = FLUENT + FXEMOJI
 MONO = frozenset({"fluent-emoji-high-contrast"})
 """Styles of one colour: their artwork is recoloured in every scene."""
+
+WIDE = "wide"
+"""The task of all kinds of things: the source of transfer to the themes, which share no class with it."""
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Where the images of a task come from."""
+
+    about: str
+    train: tuple[str, ...]
+    """Styles that training and validation items are drawn in; none: the task is for testing."""
+    test: tuple[str, ...]
+    """Styles that test items are drawn in."""
+    part: str = "test"
+    """Names the test scenes, so that two domains share none."""
+    hard: bool = False
+    """Whether test scenes are hard ones."""
+
+
+THEME_DOMAINS = {
+    "": Domain("flat, shaded and one-colour drawings of one family", FLUENT, FLUENT),
+    "fxemoji": Domain("another family of drawings, for testing", (), FXEMOJI),
+    "strict": Domain("no test drawing is among the shots: train on one family, test on another", FLUENT, FXEMOJI),
+}
+WIDE_DOMAINS = {
+    "": Domain("flat and shaded drawings of one family", FLUENT[:2], FLUENT[:2]),
+    "fresh": Domain("the same drawings in new scenes, for testing", (), FLUENT[:2], "fresh"),
+    "mono": Domain("one-colour drawings, for testing", (), FLUENT[2:]),
+    "hard": Domain("the same drawings in hard scenes, for testing", (), FLUENT[:2], "hard", hard=True),
+    "fxemoji": Domain("another family of drawings, for testing", (), FXEMOJI),
+}
 
 SIZE = 64
 """Side of a scene in pixels."""
 
 IMAGES = {"train": 24, "val": 8, "test": 16}
-"""Images a class and split: enough for 16 shots in several draws, 4 validation shots, and four tests a style."""
+"""Images a class and split: enough for 16 shots in several draws, 4 validation shots, and five tests a style."""
+WIDE_IMAGES = {"train": 16, "val": 4, "test": 4}
+"""Of the wide task, which has many classes."""
 
 CACHED_SPRITES = 2048
 """Decoded sprites that are kept, 16 kB each: 32 MiB, all styles of the four largest tasks."""
@@ -60,6 +99,7 @@ class Scene:
     style: str
     index: int
     part: str
+    hard: bool = False
 
     @property
     def name(self) -> str:
@@ -70,11 +110,13 @@ class Scene:
         """The scene in RGB, 64 x 64."""
         from PIL import Image
 
-        from rmadapter.data.pictograms.scene import scene
+        from rmadapter.data.pictograms.scene import HARD, USUAL, scene
 
         key = (self.concept, self.style, self.part, self.index)
         other = sprite(self._distractor(key), self.style)
-        pixels = scene(sprite(self.concept, self.style), self.style in MONO, key, SIZE, other)
+        pixels = scene(
+            sprite(self.concept, self.style), self.style in MONO, key, SIZE, other, HARD if self.hard else USUAL
+        )
         return Image.fromarray(pixels)
 
     def _distractor(self, key: tuple[str | int, ...]) -> str:
@@ -85,38 +127,49 @@ class Scene:
 
 
 def task_names() -> tuple[str, ...]:
-    """The tasks, without the ``pictograms/`` that their full names start with."""
+    """The ten themes and the wide task, without the ``pictograms/`` that their full names start with."""
     return tuple(sorted(_themes()))
 
 
+def domain_names(task: str) -> tuple[str, ...]:
+    """The tasks of other domains beside a task, such as ``wide/mono``."""
+    return tuple(f"{task}/{domain}" for domain in _domains(task) if domain)
+
+
+def _domains(task: str) -> dict[str, Domain]:
+    return WIDE_DOMAINS if task == WIDE else THEME_DOMAINS
+
+
 def load(name: str) -> Task:
-    """A task by its short name, such as ``animals``. Raises DataError naming the known ones for any other name.
+    """A task by its short name, such as ``animals``, ``animals/strict`` or ``wide/mono``.
 
     The artwork of an image is ``styles[(index + label) % len(styles)]``, so that every split has every style, in equal
-    shares up to one.
+    shares up to one. Classes that a domain does not draw are left out of it.
+
+    Raises:
+        DataError: for any other name, with the known ones.
     """
-    if name not in _themes():
-        raise unknown("task", name, task_names(), DataError)
-    classes = concepts(name)
-    items = {part: tuple(_items(name, part, count)) for part, count in IMAGES.items()}
-    note = "24 train, 8 val and 16 test scenes a class, drawn from a hash of concept, style, split and index"
-    return Task(
-        f"pictograms/{name}",
-        tuple(concept.name for concept in classes),
-        TEMPLATE,
-        items["train"],
-        items["val"],
-        items["test"],
-        note,
-    )
+    task, _, key = name.partition("/")
+    if task not in _themes() or key not in _domains(task):
+        known = [full for short in task_names() for full in (short, *domain_names(short))]
+        raise unknown("task", name, known, DataError)
+    domain, counts = _domains(task)[key], WIDE_IMAGES if task == WIDE else IMAGES
+    drawn = [concept for concept in concepts(task) if {*domain.train[:1], *domain.test[:1]} <= set(concept.styles)]
+    items = {part: tuple(_items(task, drawn, domain.train, part, counts[part])) for part in ("train", "val")}
+    test = tuple(_items(task, drawn, domain.test, domain.part, counts["test"], domain.hard))
+    scenes = " and ".join(f"{counts[part]} {part}" for part in counts if part == "test" or domain.train)
+    note = f"{domain.about}; {scenes} scenes a class, drawn from a hash of concept, style, split and index"
+    names = tuple(concept.name for concept in drawn)
+    return Task(f"pictograms/{name}", names, TEMPLATE, items["train"], items["val"], test, note)
 
 
-def _items(task: str, part: str, count: int) -> list[Item]:
-    return [
-        Item(label, Scene(task, concept.hex, concept.styles[(index + label) % len(concept.styles)], index, part))
-        for label, concept in enumerate(concepts(task))
-        for index in range(count)
-    ]
+def _items(
+    task: str, classes: Sequence[Concept], allowed: tuple[str, ...], part: str, count: int, hard: bool = False
+) -> Iterator[Item]:
+    for label, concept in enumerate(classes):
+        styles = [style for style in allowed if style in concept.styles]
+        for index in range(count if styles else 0):
+            yield Item(label, Scene(task, concept.hex, styles[(index + label) % len(styles)], index, part, hard))
 
 
 def concepts(task: str) -> tuple[Concept, ...]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -25,29 +26,46 @@ Planes = NDArray[np.int32]
 ONE = 1 << 16
 """1 in Q16."""
 
-SCALE = (ONE // 2, ONE * 95 // 100)
-"""Least and largest side of the sprite, as a share of the scene's."""
-ROTATION = ONE * 20 // 360
-"""Largest turn either way, as a share of a full turn."""
-SHIFT = ONE
-"""How much of the free room (and a twentieth of the scene) the sprite may be moved by."""
+
+@dataclass(frozen=True)
+class Difficulty:
+    """How far a scene is from the plain artwork; fractions are Q16."""
+
+    scale: tuple[int, int] = (ONE // 2, ONE * 95 // 100)
+    """Least and largest side of the sprite, as a share of the scene's."""
+    rotation: int = ONE * 20 // 360
+    """Largest turn either way, as a share of a full turn."""
+    shift: int = ONE
+    """How much of the free room (and a twentieth of the scene) the sprite may be moved by."""
+    distractor: int = ONE * 35 // 100
+    """Share of the scenes with a distractor."""
+    jitter: int = ONE * 3 // 10
+    """Largest change of contrast; brightness, balance and saturation change by 0.4, 0.5 and 1.5 times as much."""
+    cover: int = ONE * 2 // 5
+    """Share of the scenes in which a rectangle hides a part."""
+    blur: int = ONE * 3 // 10
+    """Share of the scenes that are blurred by a 3 x 3 mean."""
+    noise: int = ONE * 8 // 100
+    """Largest standard deviation of the noise, where white is 1."""
+
+
+USUAL = Difficulty()
+HARD = Difficulty(
+    scale=(ONE * 2 // 5, ONE * 4 // 5),
+    rotation=ONE * 35 // 360,
+    distractor=ONE * 7 // 10,
+    jitter=ONE * 2 // 5,
+    cover=ONE * 7 // 10,
+    blur=ONE // 2,
+    noise=ONE * 12 // 100,
+)
+
 STRETCH = ONE // 10
 """Largest change of the aspect ratio."""
 
-DISTRACTOR = ONE * 35 // 100
-"""Share of the scenes with a distractor."""
 DISTRACTOR_SCALE = (ONE // 4, ONE * 2 // 5)
 DISTRACTOR_ROTATION = ONE * 45 // 360
 DISTRACTOR_SHIFT = ONE * 7 // 5
-
-JITTER = ONE * 3 // 10
-"""Largest change of contrast; brightness, colour balance and saturation change by 0.4, 0.5 and 1.5 times as much."""
-COVER = ONE * 2 // 5
-"""Share of the scenes in which a rectangle hides a part."""
-BLUR = ONE * 3 // 10
-"""Share of the scenes that are blurred by a 3 x 3 mean."""
-NOISE = ONE * 8 // 100
-"""Largest standard deviation of the noise, where white is 1."""
 
 CONTRAST = 255 * 3 // 10
 """Least difference in mean level between one-colour artwork and its background."""
@@ -67,6 +85,7 @@ def scene(
     key: str | tuple[str | int, ...],
     size: int = 64,
     distractor: NDArray[np.uint8] | None = None,
+    difficulty: Difficulty = USUAL,
 ) -> NDArray[np.uint8]:
     """A scene with the sprite in it.
 
@@ -76,6 +95,7 @@ def scene(
         key: names the scene; its hash is the only source of randomness.
         size: side of the scene in pixels; a key gives the same composition at every size.
         distractor: square RGBA artwork, a small copy of which stands behind the sprite in some scenes.
+        difficulty: how far the scene is from the plain artwork.
 
     Returns:
         (size, size, 3) RGB.
@@ -85,18 +105,18 @@ def scene(
     draw = iter((words[:_SCALARS] >> _ALPHA).tolist())  # a number of 0 to 65535 each
     ground = _background(words[_SCALARS:], size, draw)
     ink = [next(draw) >> 8 for _ in range(3)]
-    art = _place(sprite, size, draw, SCALE, ROTATION, SHIFT)
+    art = _place(sprite, size, draw, difficulty.scale, difficulty.rotation, difficulty.shift)
     if mono:
         art = _recolour(art, ground, ink)
     placing = [next(draw) for _ in range(6)]  # drawn in any case, so that a distractor changes nothing else
-    if distractor is not None and placing[0] < DISTRACTOR:
+    if distractor is not None and placing[0] < difficulty.distractor:
         small = _place(distractor, size, iter(placing[1:]), DISTRACTOR_SCALE, DISTRACTOR_ROTATION, DISTRACTOR_SHIFT)
         ground = _over(small, ground)
-    image = _light(_over(art, ground), draw)
-    _cover(image, size, draw)
-    if next(draw) < BLUR:
+    image = _light(_over(art, ground), draw, difficulty.jitter)
+    _cover(image, size, draw, difficulty.cover)
+    if next(draw) < difficulty.blur:
         image = _blur(image)
-    _add_noise(image, next(draw), stream)
+    _add_noise(image, next(draw) * difficulty.noise >> 16, stream)
     image += 8
     image >>= 4
     pixels: NDArray[np.uint8] = np.clip(image, 0, 255).astype(np.uint8).transpose(1, 2, 0)
@@ -226,11 +246,11 @@ def _recolour(art: Words, ground: Words, ink: list[int]) -> Words:
     return ((np.uint64(_pack(ink)) * _weights(alpha) >> _EIGHT) & _LANE) | alpha << _ALPHA
 
 
-def _light(words: Words, draw: Iterator[int]) -> Planes:
+def _light(words: Words, draw: Iterator[int], jitter: int) -> Planes:
     """Contrast, brightness, colour balance and saturation. Returns planes in sixteenths of a level, not clipped."""
-    contrast, brightness = ONE + _signed(next(draw), JITTER), _signed(next(draw), JITTER * 2 // 5)
-    balance = [ONE + _signed(next(draw), JITTER // 2) for _ in range(3)]
-    saturation = ONE + _signed(next(draw), JITTER * 3 // 2)
+    contrast, brightness = ONE + _signed(next(draw), jitter), _signed(next(draw), jitter * 2 // 5)
+    balance = [ONE + _signed(next(draw), jitter // 2) for _ in range(3)]
+    saturation = ONE + _signed(next(draw), jitter * 3 // 2)
     gain = np.array([contrast * channel >> 16 for channel in balance], dtype=np.int32)
     offset = np.array([(brightness * channel >> 16) * 255 >> 12 for channel in balance], dtype=np.int32)
     image = _unpack(words)
@@ -245,9 +265,9 @@ def _light(words: Words, draw: Iterator[int]) -> Planes:
     return image
 
 
-def _cover(image: Planes, size: int, draw: Iterator[int]) -> None:
+def _cover(image: Planes, size: int, draw: Iterator[int], share: int) -> None:
     """Hides a rectangle of a tenth to two fifths of each side behind one colour, in some scenes."""
-    covered = next(draw) < COVER
+    covered = next(draw) < share
     wide, high = ((ONE // 10 + (next(draw) * 3 // 10)) * size >> 16 for _ in range(2))
     left, top = (next(draw) * size * 4 // 5 >> 16 for _ in range(2))
     colour = [next(draw) * 255 >> 12 for _ in range(3)]
@@ -273,7 +293,7 @@ def _blur(image: Planes) -> Planes:
 
 
 def _add_noise(image: Planes, strength: int, stream: np.random.Philox) -> None:
-    """Adds noise to every value: the sum of four random bytes, which is bell-shaped with a deviation of 147.8."""
+    """Adds noise of a deviation (Q16 of white) to every value: the sum of four random bytes, whose own is 147.8."""
     count = image.size
     words = stream.random_raw((count + 1) // 2)
     pairs = (words & _LANE) + ((words >> _EIGHT) & _LANE)  # two bytes a lane
@@ -283,7 +303,7 @@ def _add_noise(image: Planes, strength: int, stream: np.random.Philox) -> None:
     bell[:, 1] = sums >> np.uint64(32)
     bell -= 510
     # In sixteenths of a level: 255 * 16 / 147.8 a unit of strength, and 12 bits of fraction.
-    bell *= (NOISE * strength >> 16) * 4080 // 2365
+    bell *= strength * 4080 // 2365
     bell >>= 12
     image += bell.ravel()[:count].reshape(image.shape)
 
