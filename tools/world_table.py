@@ -3,8 +3,8 @@
     python tools/world_table.py --out build/world.jsonl [--backbone pictoclip-s] [--themes animals food] [--seeds 1 2 3]
 
 A line of the file is one (theme, seed, way); lines that are there are not computed again, so the run can be stopped
-and started, and two can share the work by theme. Then it prints a Markdown table: base, novel and HM on test items, and base
-accuracy on another family of drawings; means over themes, ± standard error over seeds. Needs scikit-learn.
+and started, and two can share the work by theme. Then it prints a Markdown table: base, novel and HM on test items, and
+base accuracy on another family of drawings; means over themes, ± standard error over seeds. Needs scikit-learn.
 """
 
 from __future__ import annotations
