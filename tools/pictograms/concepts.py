@@ -33,6 +33,8 @@ LOOK_ALIKE = {
     "1F324": "sun behind small cloud, drawn as sun behind cloud",
     "1F325": "sun behind large cloud, drawn as sun behind cloud",
     "1F4C6": "tear-off calendar, drawn as calendar",
+    "23F3": "hourglass not done, drawn as hourglass done",
+    "1F5E8": "left speech bubble, drawn as speech balloon",
     "1F509": "speaker medium volume, drawn as speaker low volume",
 }
 
@@ -62,6 +64,12 @@ CORRECTIONS: dict[tuple[str, str], str | None] = {
     ("fxemoji", "envelope"): "2709",
     ("fxemoji", "linkedpaperclips"): None,
     ("fxemoji", "tramcar"): None,
+    ("fxemoji", "up"): None,
+    ("fxemoji", "squaredup"): "1F199",
+    ("fxemoji", "down"): None,
+    ("fxemoji", "wave"): "1F30A",
+    ("fxemoji", "waving"): "1F44B",
+    ("fxemoji", "sparkle"): None,
 }
 """Icons whose name says another concept than their picture, or that cannot be drawn (None), seen by looking."""
 
