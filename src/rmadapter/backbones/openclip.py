@@ -234,7 +234,6 @@ def _config(name: str, pretrained: str | None) -> tuple[dict[str, Any], bool]:
     is one): features would be silently wrong, so the tag decides here.
     """
     import open_clip
-    from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
 
     if name.startswith("hf-hub:"):
         from open_clip.factory import _get_hf_config
@@ -261,6 +260,13 @@ def _config(name: str, pretrained: str | None) -> tuple[dict[str, Any], bool]:
             note = f"{pretrained} is computed with GELU, as {name} says; weights from OpenAI, DFN and MetaCLIP need"
             warnings.warn(f"{note} the model {name}-quickgelu", stacklevel=2)
         return config, configured
+    return config, _tag_activation(name, pretrained, configured)
+
+
+def _tag_activation(name: str, pretrained: str, configured: bool) -> bool:
+    """Whether a tag was trained with QuickGELU. Raises BackboneError for an unknown tag, or a model that differs."""
+    from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+
     tag = get_pretrained_cfg(name, pretrained)
     if not tag:
         tags = list_pretrained_tags_by_model(name)
@@ -275,4 +281,4 @@ def _config(name: str, pretrained: str | None) -> tuple[dict[str, Any], bool]:
             f"the weights {pretrained!r} were trained with GELU, and {name} computes QuickGELU",
             remedy=f"use {name.replace('-quickgelu', '')!r}",
         )
-    return config, wanted
+    return wanted
