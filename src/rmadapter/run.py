@@ -135,10 +135,11 @@ def task_of(folder: Path, data: str | None) -> tuple[Task, bool]:
     recipe = read_run(folder).recipe
     manifest = Manifest.read(folder / TASK, AdapterError)
     if manifest.data is not None:
-        here = Path(data or manifest.data)
-        names = manifest.names()
+        if data is None:
+            return read_manifest(manifest, Path(manifest.data)), True
+        here, names = Path(data), manifest.names()
         found = sum(find(here, name) is not None for name in names) if here.is_dir() else 0
-        if data is None or found == len(names):
+        if found == len(names):
             return read_manifest(manifest, here), True
         if found:
             raise DataError(

@@ -23,8 +23,8 @@ def load_task(name: str | Path, *, split_seed: int = 1, template: str | None = N
     """A task by name, or from a folder.
 
     Args:
-        name: ``pictograms/animals`` and the like (inside the package), or a folder: one with a ``split.json``, or one
-            whose subfolders are the classes.
+        name: ``pictograms/animals`` and the like (inside the package), or a folder: one with a ``split.json``, one with
+            train, val and test folders, or one whose subfolders are the classes.
         split_seed: of the 50/20/30 split a class, for a folder without a split of its own.
         template: the prompt with ``{}`` for the class name; None: the task's own.
 
