@@ -192,11 +192,11 @@ def test_help_shows_every_setting_with_its_default() -> None:
 
 
 def test_export_writes_what_train_reads(tmp_path: Path) -> None:
-    good("export", "pictograms/plants", tmp_path / "plants")
+    good("tasks", "export", "pictograms/plants", tmp_path / "plants")
     plants = ra.load_task("pictograms/plants")
     images = len(plants.train) + len(plants.val) + len(plants.test)
     assert len(list((tmp_path / "plants").rglob("*.png"))) == images
-    result = run("export", "pictograms/plants", tmp_path / "plants")
+    result = run("tasks", "export", "pictograms/plants", tmp_path / "plants")
     assert result.exit_code == 2 and "not empty" in result.stderr
 
 

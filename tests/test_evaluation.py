@@ -12,7 +12,7 @@ import rmadapter as ra
 from rmadapter.backbones import Backbone
 from rmadapter.data import Task
 from rmadapter.errors import DataError
-from rmadapter.run import find_images
+from rmadapter.prediction import find_images
 
 
 def test_accuracy_is_counted_over_images_and_over_classes(few: Task, pictoclip: Backbone) -> None:

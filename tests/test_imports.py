@@ -24,6 +24,7 @@ LAYERS = [
     {"recipe"},
     {"report"},
     {"run"},
+    {"scoring", "prediction", "demo"},
     {"cli"},
 ]
 

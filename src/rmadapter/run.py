@@ -1,30 +1,20 @@
-"""Where the parts meet: a recipe becomes a run folder, and a run folder becomes scores and predictions."""
+"""Where the parts meet: a recipe becomes a run folder, which knows its task and its split."""
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from rmadapter import adapter, provenance
+from rmadapter import provenance
 from rmadapter.backbones import load_backbone
 from rmadapter.data import load_task
-from rmadapter.data.images import is_image
 from rmadapter.data.readers import find, read_manifest
 from rmadapter.data.task import Manifest, Task
 from rmadapter.errors import AdapterError, DataError, UserError
-from rmadapter.evaluation import Scores, evaluate, harmonic_mean
 from rmadapter.files import new_folder, write_json
-from rmadapter.method import Method
 from rmadapter.methods import method_class
-from rmadapter.methods.zero_shot import ZeroShot
-from rmadapter.predictor import Prediction
-from rmadapter.progress import counter
-from rmadapter.recipe import Recipe, resolve
-from rmadapter.report import Shown, contact_sheet
+from rmadapter.recipe import Recipe
 from rmadapter.settings import Settings
 from rmadapter.train import STEPS, Fit, fit
 
@@ -152,104 +142,3 @@ def task_of(folder: Path, data: str | None) -> tuple[Task, bool]:
             raise DataError(f"task {recipe.data!r} is not what {folder} was trained on", remedy="train again")
         return task, True
     return load_task(str(data), split_seed=recipe.split_seed), False
-
-
-def evaluate_run(
-    folder: Path, *, data: str | None = None, classes: Classes | None = None, device: str = "auto"
-) -> Scores:
-    """Test scores of a run, also written into its ``adapter_config.json``.
-
-    Args:
-        data: another task or folder, or the place where the run's own data are now; None: the run's own.
-        classes: None: those that it was trained on (all of another task).
-    """
-    task, own = task_of(folder, data)
-    chosen: Classes = classes or (read_run(folder).recipe.classes if own else "all")
-    part = cut(task, chosen)
-    method = adapter.load(folder, device=device_of(device))
-    with counter("evaluating", len(part.test)) as count:
-        scores = evaluate(method.predictor(part.classes, part.template), part.test, progress=count)
-    entry = {**scores.summary(), "machine": provenance.machine(str(method.backbone.device))}
-    adapter.record(folder, f"{task.name} {chosen}", entry)
-    return scores
-
-
-def predict_run(
-    folder: Path, images: Sequence[Path], *, classes: Sequence[str] | None = None, top: int = 5, device: str = "auto"
-) -> Iterator[Prediction]:
-    """Predictions of a run for files and folders, one after another; a broken file is one with ``error``.
-
-    Args:
-        images: files, or folders that are searched for images.
-        classes: names to choose from; None: those that it was trained on.
-    """
-    files = list(find_images(images))
-    method = adapter.load(folder, device=device_of(device))
-    yield from method.predictor(classes or method.classes).stream(files, top, skip_broken=True)
-
-
-def find_images(paths: Iterable[Path]) -> Iterator[Path]:
-    """Files as given, and the images below folders in sorted order. Raises DataError for a path that holds none."""
-    for path in paths:
-        if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.is_file() and is_image(file))
-            if not found:
-                raise DataError(f"{path} has no images in it")
-            yield from found
-        elif path.is_file():
-            yield path
-        else:
-            raise DataError(f"{path} does not exist")
-
-
-def demo(out: Path, *, seed: int = 1, device: str = "auto", show_progress: bool = True) -> dict[str, Any]:
-    """Zero-shot and RMAdapter on ``pictograms/animals``, 16 shots, base to novel: ``summary.json`` and a contact sheet.
-
-    Returns:
-        {"zero_shot": {"base", "novel", "hm"}, "rmadapter": {…}, "seconds", …}, scores in percent.
-    """
-    started = time.perf_counter()
-    new_folder(out)
-    recipe = resolve("rmadapter/pictograms", {"classes": "base", "seed": seed})
-    result = train(recipe, out / "run", device=device, show_progress=show_progress)
-    task = load_recipe_task(recipe)
-    adapted = adapter.load(out / "run", device=device_of(device))
-    zero_shot: Method = ZeroShot(adapted.backbone)
-    zero_shot.template = task.template
-    scores = {method.name: base_to_novel(method, task, show_progress) for method in (zero_shot, adapted)}
-    summary: dict[str, Any] = {
-        **{name: {**values, "hm": harmonic_mean(values["base"], values["novel"])} for name, values in scores.items()},
-        "seconds": round(time.perf_counter() - started, 1),
-        "training_seconds": round(result.seconds, 1) if result else None,
-        "task": recipe.data,
-        "shots": recipe.shots,
-        "seed": seed,
-        "versions": provenance.versions(),
-        "machine": provenance.machine(str(adapted.backbone.device)),
-    }
-    write_json(out / "summary.json", summary)
-    _sheet(adapted, task, out / "contact_sheet.png")
-    return summary
-
-
-def base_to_novel(method: Method, task: Task, show_progress: bool = True) -> dict[str, float]:
-    """Test accuracy on the base and on the novel classes, each among its own."""
-    found = {}
-    for name, part in (("base", task.base()), ("novel", task.novel())):
-        with counter(f"{method.name}, {name}", len(part.test), show_progress) as count:
-            found[name] = evaluate(method.predictor(part.classes), part.test, progress=count).accuracy
-    return found
-
-
-def _sheet(method: Method, task: Task, path: Path, count: int = 24) -> None:
-    """A random draw of test images (seed 0) of base and of novel classes, each predicted among its own half."""
-    tiles: list[Shown] = []
-    right: list[str] = []
-    for name, part in (("base", task.base()), ("novel", task.novel())):
-        items = random.Random(0).sample(part.test.items, min(count, len(part.test)))
-        images = [item.picture.open() for item in items]
-        predicted = method.predictor(part.classes).predict(images, top=1)
-        found = [Shown(i, p.label, part.classes[it.label]) for i, p, it in zip(images, predicted, items, strict=True)]
-        right.append(f"{name} {sum(tile.predicted == tile.true for tile in found)} of {len(found)}")
-        tiles += found
-    contact_sheet(tiles, f"{task.name}, test images that {method.name} names right: {', '.join(right)}", path)

@@ -1,0 +1,57 @@
+"""The command line: a file a command, and each command calls one function of the package.
+
+Modules that import torch are imported inside the commands, so that ``rmadapter --help`` is quick.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import click
+
+from rmadapter import __version__
+from rmadapter.cli import demo, evaluate, listing, predict, tasks, train
+from rmadapter.errors import UserError
+
+
+class Commands(click.Group):
+    """Prints a user's mistake in plain words and exits with code 2; any other error keeps its traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            if ctx.params.get("debug"):
+                raise
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(2)
+        except KeyboardInterrupt:
+            again = "; go on with: rmadapter train --out RUN --resume" if ctx.invoked_subcommand == "train" else ""
+            click.echo(f"interrupted{again}", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(__version__)
+@click.option("--debug", is_flag=True, help="Show tracebacks of errors.")
+def cli(debug: bool) -> None:
+    """Teach a frozen CLIP new classes from a handful of images, without making it forget the rest.
+
+    Start with: rmadapter demo
+    """
+
+
+for command in (demo.demo, train.train, evaluate.evaluate, predict.predict, listing.list_, tasks.tasks):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Entry point of the ``rmadapter`` command."""
+    warnings.showwarning = _note
+    cli.main(windows_expand_args=False)
+
+
+def _note(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """A warning as a user reads it, without the place in the code."""
+    click.echo(f"note: {message}", err=True)

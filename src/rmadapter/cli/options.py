@@ -1,0 +1,105 @@
+"""Options that several commands share, and those that are generated from settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="cpu, cuda, mps, or auto: the fastest."
+)
+run_argument = click.argument("run", type=click.Path(path_type=Path))
+
+
+class RecipeCommand(click.Command):
+    """A command whose options are the fields of Recipe, of TrainSettings, and of the chosen method's settings."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.own: list[click.Parameter] = list(self.params)
+        self.groups: dict[str, list[click.Option]] = {}
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        from rmadapter.methods import method_class
+        from rmadapter.recipe import Recipe, resolve
+        from rmadapter.train import TrainSettings
+
+        # The method decides which options there are, so it is looked up before the rest is parsed.
+        name, backbone = _peek(args, "--method"), _peek(args, "--backbone")
+        known: dict[str, Any] = {"method": {"name": name}} if name else {}
+        resolved = resolve(_peek(args, "--recipe"), {**known, **({"backbone": backbone} if backbone else {})})
+        shown = resolved.model_dump()
+        top = {key: value for key, value in shown.items() if key not in ("method_settings", "train")}
+        self.groups = {
+            "What to train on": _options(Recipe, "", top),
+            f"Settings of {resolved.method}": _options(
+                method_class(resolved.method).Settings, "method.", resolved.method_settings
+            ),
+            "Training": _options(TrainSettings, "train.", shown["train"]),
+        }
+        self.params = [*self.own, *(option for group in self.groups.values() for option in group)]
+        return super().make_context(info_name, args, parent, **extra)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, Sequence[click.Parameter]] = {"Command": self.own, **self.groups}
+        for title, options in sections.items():
+            records = [record for option in options if (record := option.get_help_record(ctx)) is not None]
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+def _peek(args: Sequence[str], name: str) -> str | None:
+    for index, argument in enumerate(args):
+        if argument == name and index + 1 < len(args):
+            return args[index + 1]
+        if argument.startswith(f"{name}="):
+            return argument.partition("=")[2]
+    return None
+
+
+def _options(settings: Any, prefix: str, values: dict[str, Any]) -> list[click.Option]:
+    """An option a field: its help is the field's docstring, its default what the recipe says."""
+    made = []
+    for name, field in settings.model_fields.items():
+        if name not in values or (prefix == "train." and name == "seed"):
+            continue
+        choices = [
+            value
+            for value in get_args(field.annotation)
+            if isinstance(value, str | int) and not isinstance(value, bool)
+        ]
+        metavar = "|".join(str(choice) for choice in choices) if choices else _kind(values[name])
+        default = "none" if values[name] is None else str(values[name])
+        option = click.Option(
+            [f"--{prefix}{name}", f"{prefix}{name}".replace(".", "__")],
+            help=f"{field.description} [{default}]",
+            metavar=metavar,
+        )
+        made.append(option)
+    return made
+
+
+def _kind(value: Any) -> str:
+    return {bool: "true|false", int: "N", float: "X"}.get(type(value), "VALUE")
+
+
+def changes_of(options: dict[str, Any]) -> dict[str, Any]:
+    """Flags that were given, nested as a recipe is."""
+    changes: dict[str, Any] = {"method": {}, "train": {}}
+    for key, value in options.items():
+        if value is None:
+            continue
+        table, _, name = key.rpartition("__")
+        if key == "method":
+            changes["method"]["name"] = value
+        elif table:
+            changes[table][name] = value
+        else:
+            changes[key] = value
+    return changes

@@ -1,0 +1,40 @@
+"""rmadapter train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rmadapter.cli.options import RecipeCommand, changes_of, device_option
+from rmadapter.errors import UserError
+
+
+@click.command(cls=RecipeCommand)
+@click.option("--recipe", help="A shipped recipe (rmadapter/pictograms) or a TOML file; flags go before it.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The run's folder, new or empty.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out after an interruption.")
+@device_option
+def train(recipe: str | None, out: Path, resume: bool, device: str, **options: Any) -> None:
+    """Train a method on a task or on a folder of class folders.
+
+    rmadapter train --data photos/ --backbone ViT-B-16 --out runs/photos
+    """
+    from rmadapter import run
+    from rmadapter.data.task import Manifest
+    from rmadapter.recipe import resolve
+
+    changes = changes_of(options)
+    if resume and recipe is None and changes == {"method": {}, "train": {}}:
+        resolved = run.read_run(out).recipe
+    else:
+        resolved = resolve(recipe, changes)
+    result = run.train(resolved, out, resume=resume, device=device)
+    if result is None:
+        click.echo("this run was finished already")
+    else:
+        click.echo(f"{result.steps} steps in {result.seconds:.0f} s ({result.images_per_second:.0f} images/s)")
+    click.echo(f"split: {Manifest.read(out / run.TASK, UserError).note}")
+    click.echo(f"adapter, log and split: {out}")
+    click.echo(f"next: rmadapter evaluate {out}   or: rmadapter predict {out} IMAGE_OR_FOLDER")
