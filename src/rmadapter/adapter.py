@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import PositiveFloat
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -61,6 +62,8 @@ class Config(Settings):
     """The prompt it was trained with."""
     versions: dict[str, str]
     """Of Python and the main packages."""
+    temperature: PositiveFloat | None = None
+    """What logits are divided by, fitted on validation items; none: never fitted."""
     scores: dict[str, Any] = {}
     """Test scores so far, by task and classes, each with versions and machine."""
 
@@ -87,10 +90,16 @@ def save(method: Method, folder: str | Path) -> Path:
         classes=method.classes,
         template=method.template,
         versions=provenance.versions(),
+        temperature=None if method.temperature == 1 else method.temperature,
     )
     write_atomic(folder / TENSORS, lambda path: save_file(tensors, path))
     write_json(folder / CONFIG, config.plain())
     return folder
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether both files of an adapter are there: a run is finished then."""
+    return (folder / TENSORS).exists() and (folder / CONFIG).exists()
 
 
 def read_config(folder: str | Path) -> Config:
@@ -103,6 +112,12 @@ def record(folder: str | Path, key: str, scores: dict[str, Any]) -> None:
     config = read_config(folder)
     entry = {**scores, "versions": provenance.versions()}
     write_json(Path(folder) / CONFIG, {**config.plain(), "scores": {**config.scores, key: entry}})
+
+
+def record_temperature(folder: str | Path, temperature: float) -> None:
+    """Put a fitted temperature into an adapter's config; ``load`` gives it to the method."""
+    config = read_config(folder)
+    write_json(Path(folder) / CONFIG, Config.parse({**config.plain(), "temperature": temperature}, "config").plain())
 
 
 def load(folder: str | Path, *, backbone: Backbone | None = None, device: str = "cpu") -> Method:
@@ -128,6 +143,7 @@ def load(folder: str | Path, *, backbone: Backbone | None = None, device: str = 
     _check_backbone(backbone, wanted, folder)
     method = method_class(config.method)(backbone, seed=config.seed, **config.settings)
     method.classes, method.template = config.classes, config.template
+    method.temperature = config.temperature or 1.0
     restore(method, _read(Path(folder) / TENSORS), str(folder))
     return method.eval()
 

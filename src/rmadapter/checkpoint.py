@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -43,15 +43,18 @@ def restore(folder: Path, method: Method, optimizer: Any, scaler: Any, identity:
         The number of epochs that are done; 0 when there is no checkpoint.
 
     Raises:
-        UserError: when it belongs to a run with another identity.
+        UserError: when it is damaged, or belongs to a run with another identity.
     """
     file = folder / FILE
     if not file.exists():
         return 0
-    with safe_open(file, "pt") as opened:
-        meta = opened.metadata()
-        tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 (not a dict)
-    if meta["identity"] != identity:
+    try:
+        with safe_open(file, "pt") as opened:
+            meta = opened.metadata() or {}
+            tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118 (not a dict)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{file} is damaged", got=str(error), remedy="remove it: the run then starts again") from error
+    if meta.get("identity") != identity:
         raise UserError(
             f"{file} belongs to a run with other settings, data or backbone",
             remedy="give the settings that it was started with, or name another folder",

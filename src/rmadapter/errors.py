@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 
 class UserError(Exception):
@@ -26,6 +27,10 @@ class UserError(Exception):
         if remedy is not None:
             lines.append(f"  do:      {remedy}")
         super().__init__("\n".join(lines))
+
+    def __reduce__(self) -> tuple[Callable[[str], UserError], tuple[str]]:
+        """So that an error of a worker process arrives whole."""
+        return partial(type(self), got=self.got, allowed=self.allowed, remedy=self.remedy), (self.problem,)
 
 
 class DataError(UserError):

@@ -11,6 +11,9 @@ from typing import Any
 
 from rmadapter.errors import UserError
 
+TEMPORARY = ".part"
+"""How the name of a file ends while it is written; a kill can leave one behind."""
+
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Call ``write`` with a temporary path beside ``path``, flush it to disk, then move it into place.
@@ -20,7 +23,7 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """
     temporary = None
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
         os.close(handle)
         temporary = Path(name)
         write(temporary)
@@ -48,7 +51,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def new_folder(path: Path, resume: bool = False, instead: str = "") -> Path:
-    """An empty folder to write into.
+    """An empty folder to write into; half-written files that a kill left in it are removed.
 
     Args:
         resume: take one that has files.
@@ -60,6 +63,9 @@ def new_folder(path: Path, resume: bool = False, instead: str = "") -> Path:
     try:
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file, and a folder is needed")
+        if path.is_dir():
+            for left in path.glob(f".*{TEMPORARY}"):
+                left.unlink()
         if path.is_dir() and any(path.iterdir()) and not resume:
             raise UserError(f"{path} is not empty", remedy=f"name another folder, or remove this one{instead}")
         path.mkdir(parents=True, exist_ok=True)

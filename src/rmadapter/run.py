@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from rmadapter import provenance
+from rmadapter import adapter, checkpoint, provenance
 from rmadapter.backbones import load_backbone
 from rmadapter.data import load_task
 from rmadapter.data.readers import find, read_manifest
@@ -32,7 +33,7 @@ class Record(Settings):
     machine: dict[str, Any]
     """Kind, threads, device."""
     fit: dict[str, Any] | None = None
-    """What training did; none while it is not finished."""
+    """What training did, by the last of the processes that it took; none while it is not finished."""
 
 
 def device_of(name: str) -> str:
@@ -63,10 +64,14 @@ def train(
     Raises:
         UserError: when the folder is not empty (unless ``resume``), or was started with another recipe.
     """
+    resume = resume and (out / RUN).exists()  # what was killed before it wrote anything starts
     if resume:
-        if _check_same(recipe, out).fit is not None:
+        started = _check_same(recipe, out)
+        if adapter.is_whole(out):
+            (out / checkpoint.FILE).unlink(missing_ok=True)
             return None
-        task = task_of(out, None)[0]
+        # A kill between the two files of a new run leaves one without its split: it is drawn again, the same.
+        task = task_of(out, None)[0] if (out / TASK).exists() else load_recipe_task(recipe)
     else:
         task = load_recipe_task(recipe)
     backbone = load_backbone(recipe.backbone, recipe.pretrained, device=device_of(device))
@@ -75,6 +80,8 @@ def train(
     new_folder(out, resume, instead=", or go on with its run by --resume")
     machine = provenance.machine(str(backbone.device))
     record = Record(recipe=recipe, versions=provenance.versions(), machine=machine)
+    if resume:
+        _note_changes(started, record)
     write_json(out / TASK, task.manifest().plain())
     write_json(out / RUN, record.plain())
     try:
@@ -107,6 +114,14 @@ def _check_same(recipe: Recipe, out: Path) -> Record:
             remedy="resume without other flags, or name another folder",
         )
     return record
+
+
+def _note_changes(started: Record, now: Record) -> None:
+    """Say what may cost a resumed run its last bits."""
+    before, after = ({**record.versions, **record.machine} for record in (started, now))
+    changed = [f"{key} {before[key]} is now {after[key]}" for key in before if before[key] != after.get(key)]
+    if changed:
+        warnings.warn(f"resumed, but {', '.join(changed)}: the last bits may differ", stacklevel=3)
 
 
 def cut(task: Task, classes: Classes) -> Task:

@@ -1,7 +1,8 @@
 """fit(): the one training loop.
 
-Order, augmentation and learning rate are pure functions of (settings, seed, epoch), so a run can be interrupted
-after any epoch and goes on to the same bytes as if it had not been.
+Order, augmentation, learning rate and the random state of every step are pure functions of (settings, seed, epoch,
+step), so a run can be interrupted at any time: it goes on after its last whole epoch, to the same bytes as if it had
+not been.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -123,13 +125,14 @@ def fit(
     if not len(task.train):
         raise DataError(f"task {task.name!r} has no training items")
     folder = None if out is None else new_folder(Path(out), resume)
-    if folder is not None and (folder / adapter.TENSORS).exists():
+    if folder is not None and adapter.is_whole(folder):
         raise UserError(
             f"{folder} holds a trained adapter: its run is finished", remedy="load it, or name another folder"
         )
     method.classes, method.template = task.classes, task.template
     run = _Run(method, task, settings, folder, resume)
-    with _bar(show_progress, run) as show:
+    device = method.backbone.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), _bar(show_progress, run) as show:
         result = run.train(show)
     if folder is not None:
         write_json(folder / SHOTS, task.manifest().plain())
@@ -188,6 +191,8 @@ class _Run:
     def _step(
         self, epoch: int, step: int, pixels: Tensor, labels: Tensor, text: Rows, teacher: Tensor | None
     ) -> dict[str, float]:
+        number = sum(map(len, self.batches[:epoch])) + step
+        torch.manual_seed(random.Random(f"step-{self.settings.seed}-{number}").getrandbits(63))  # for dropout and noise
         rate = self.settings.rate(epoch, step, len(self.batches[epoch]))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -197,7 +202,6 @@ class _Run:
             frozen = None if teacher is None else Teacher(self.method.frozen("image", image), teacher)
             terms = self.method.terms(output, labels, frozen)
         values = {name: value.item() for name, value in terms.items()}
-        number = sum(map(len, self.batches[:epoch])) + step
         for name, value in values.items():
             if not math.isfinite(value):
                 raise TrainingError(

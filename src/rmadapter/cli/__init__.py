@@ -5,6 +5,7 @@ Modules that import torch are imported inside the commands, so that ``rmadapter 
 
 from __future__ import annotations
 
+import signal
 import warnings
 from typing import Any
 
@@ -12,7 +13,12 @@ import click
 
 from rmadapter import __version__
 from rmadapter.cli import demo, evaluate, listing, predict, tasks, train
+from rmadapter.cli.options import GO_ON
 from rmadapter.errors import UserError
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which cluster schedulers and containers send: as orderly a stop as Ctrl-C."""
 
 
 class Commands(click.Group):
@@ -26,10 +32,10 @@ class Commands(click.Group):
                 raise
             click.echo(f"error: {error}", err=True)
             ctx.exit(2)
-        except KeyboardInterrupt:
-            again = "; go on with: rmadapter train --out RUN --resume" if ctx.invoked_subcommand == "train" else ""
+        except KeyboardInterrupt as stop:
+            again = f"; go on with: {ctx.meta[GO_ON]}" if GO_ON in ctx.meta else ""
             click.echo(f"interrupted{again}", err=True)
-            ctx.exit(130)
+            ctx.exit(143 if isinstance(stop, Terminated) else 130)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -49,7 +55,12 @@ for command in (demo.demo, train.train, evaluate.evaluate, predict.predict, list
 def main() -> None:
     """Entry point of the ``rmadapter`` command."""
     warnings.showwarning = _note
+    signal.signal(signal.SIGTERM, _terminate)
     cli.main(windows_expand_args=False)
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
 
 
 def _note(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:

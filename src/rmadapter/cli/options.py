@@ -8,6 +8,9 @@ from typing import Any, get_args
 
 import click
 
+GO_ON = "rmadapter.go_on"
+"""Key in click's meta: the command that goes on with what was interrupted."""
+
 device_option = click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, mps, or auto: the fastest."
 )

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
-from rmadapter.cli.options import RecipeCommand, changes_of, device_option
+from rmadapter.cli.options import GO_ON, RecipeCommand, changes_of, device_option
 from rmadapter.errors import UserError
 
 
 @click.command(cls=RecipeCommand)
 @click.option("--recipe", help="A shipped recipe (rmadapter/pictograms) or a TOML file; flags go before it.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The run's folder, new or empty.")
-@click.option("--resume", is_flag=True, help="Go on with the run in --out after an interruption.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out, if there is one.")
 @device_option
 def train(recipe: str | None, out: Path, resume: bool, device: str, **options: Any) -> None:
     """Train a method on a task or on a folder of class folders.
@@ -30,6 +31,7 @@ def train(recipe: str | None, out: Path, resume: bool, device: str, **options: A
         resolved = run.read_run(out).recipe
     else:
         resolved = resolve(recipe, changes)
+    click.get_current_context().meta[GO_ON] = f"rmadapter train --out {shlex.quote(str(out))} --resume"
     result = run.train(resolved, out, resume=resume, device=device)
     if result is None:
         click.echo("this run was finished already")

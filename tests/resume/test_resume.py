@@ -1,0 +1,19 @@
+"""A killed run goes on to the bytes that it would have had; two kills here, run.py does as many as wanted."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize(("how", "times"), [("SIGKILL", 2), ("SIGTERM", 1)])
+def test_a_killed_run_ends_in_the_same_bytes(how: str, times: int) -> None:
+    script = Path(__file__).with_name("run.py")
+    command = [sys.executable, script, "--times", str(times), "--signal", how, "--seed", "3"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0 and result.stdout.endswith(f"same bytes: {times} of {times}\n"), (
+        result.stdout + result.stderr
+    )
