@@ -97,9 +97,39 @@ def test_predict_forms(trained: Path, folder: Path) -> None:
     rows = list(
         csv.reader(io.StringIO(good("predict", trained, image, folder / "images" / "tiger", "--csv", "--top", 1)))
     )
-    assert rows[0] == ["image", "error", "class_1", "probability_1"] and len(rows) == 2 + 48
+    assert rows[0] == ["image", "label", "error", "class_1", "probability_1"] and len(rows) == 2 + 48
+    assert all(row[1] == row[3] and not row[2] for row in rows[1:])
+    row = json.loads(good("predict", trained, image, "--json", "--reject", 1, "--top", 1))
+    assert row["label"] == "unknown" and row["classes"] and row["error"] is None and 0 < row["probabilities"][0] < 1
+    assert "unknown (" in good("predict", trained, image, "--reject", 1)
     result = run("predict", trained, image, "--json", "--csv")
     assert result.exit_code == 2 and "exclude each other" in result.stderr
+
+
+def test_predict_takes_patterns_and_standard_input(trained: Path, folder: Path) -> None:
+    crabs = sorted((folder / "images" / "crab").glob("*.png"))
+    by_pattern = good("predict", trained, folder / "images" / "cr*" / "*.png", "--json")
+    assert [json.loads(line)["image"] for line in by_pattern.splitlines()] == [str(path) for path in crabs]
+    names = "".join(f"{path}\n" for path in crabs)
+    result = CliRunner().invoke(cli, ["predict", str(trained), "-", "--json"], input=f"{names}\nnowhere.png\r\n")
+    assert result.exit_code == 2 and f"1 of {len(crabs) + 1} images could not be read" in result.stderr
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert result.stdout.startswith(by_pattern) and rows[-1]["error"] == "nowhere.png does not exist"
+    assert rows[-1]["label"] is None
+    for wrong, message in (("*.webp", "no file matches"), ("nowhere.png", "does not exist")):
+        result = run("predict", trained, wrong)
+        assert result.exit_code == 2 and message in result.stderr and not result.stdout
+
+
+def test_predict_with_names_from_a_file(trained: Path, folder: Path, tmp_path: Path) -> None:
+    image = next((folder / "images" / "crab").glob("*.png"))
+    (tmp_path / "names.txt").write_text("otter\n\ncrab\n", encoding="utf-8")
+    assert good("predict", trained, image, "--classes", f"@{tmp_path / 'names.txt'}") == good(
+        "predict", trained, image, "--classes", "otter, crab"
+    )
+    for given, message in (("@nowhere", "not a readable list"), ("a,,b", "empty class name"), ("a,A", "same name")):
+        result = run("predict", trained, image, "--classes", given)
+        assert result.exit_code == 2 and message in result.stderr
 
 
 def test_resume(folder: Path, tmp_path: Path) -> None:
@@ -120,10 +150,13 @@ def test_resume_takes_only_a_run(folder: Path, pictoclip: Backbone, few: Task, t
     ra.fit(ra.ZeroShot(pictoclip), few, tmp_path / "api", show_progress=False)
     before = sorted(tmp_path.rglob("*"))
     for name in ("nothing", "photos", "api"):
-        for extra in ([], ["--data", folder]):
-            result = run("train", "--out", tmp_path / name, "--resume", *extra)
-            assert result.exit_code == 2 and "holds no run" in result.stderr
+        result = run("train", "--out", tmp_path / name, "--resume")
+        assert result.exit_code == 2 and "holds no run" in result.stderr
+    for name in ("photos", "api"):
+        result = run("train", "--out", tmp_path / name, "--resume", "--data", folder)
+        assert result.exit_code == 2 and "not empty" in result.stderr
     assert sorted(tmp_path.rglob("*")) == before
+    good("train", "--out", tmp_path / "nothing", "--resume", "--data", folder, *QUICK)  # starts where there is none
 
 
 def test_a_run_that_fails_before_its_first_step_leaves_no_trace(folder: Path, tmp_path: Path) -> None:
@@ -208,7 +241,7 @@ def test_a_tracebacks_is_shown_on_request(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--data", "nowhere", "--out", "OUT"], "there is no task and no folder 'nowhere'"),
+        (["train", "--data", "nowhere", "--out", "OUT"], "there is no task, no folder and no file 'nowhere'"),
         (["train", "--method", "rmadaptr", "--out", "OUT"], "did you mean 'rmadapter'?"),
         (["train", "--method.rnak", "3", "--out", "OUT"], "--method.rank"),
         (["train", "--method.rank", "-3", "--out", "OUT"], "rank is not valid"),

@@ -66,7 +66,8 @@ def _sheet(method: Method, task: Task, path: Path, count: int = 24) -> None:
         items = random.Random(0).sample(part.test.items, min(count, len(part.test)))
         images = [item.picture.open() for item in items]
         predicted = method.predictor(part.classes).predict(images, top=1)
-        found = [Shown(i, p.label, part.classes[it.label]) for i, p, it in zip(images, predicted, items, strict=True)]
+        true = [part.classes[item.label] for item in items]
+        found = [Shown(i, p.classes[0], name) for i, p, name in zip(images, predicted, true, strict=True)]
         right.append(f"{name} {sum(tile.predicted == tile.true for tile in found)} of {len(found)}")
         tiles += found
     contact_sheet(tiles, f"{task.name}, test images that {method.name} names right: {', '.join(right)}", path)

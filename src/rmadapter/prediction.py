@@ -2,39 +2,92 @@
 
 from __future__ import annotations
 
+import glob
+import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from rmadapter import adapter
-from rmadapter.data.images import is_image
+from rmadapter.data.folders import Walk
+from rmadapter.data.task import check_class_names
 from rmadapter.errors import DataError
 from rmadapter.predictor import Prediction
 from rmadapter.run import device_of
 
+STDIN = "-"
+"""Given as an image: paths are read from standard input, one a line."""
+
 
 def predict_run(
-    folder: Path, images: Sequence[Path], *, classes: Sequence[str] | None = None, top: int = 5, device: str = "auto"
-) -> Iterator[Prediction]:
-    """Predictions of a run for files and folders, one after another; a broken file is one with ``error``.
+    folder: Path,
+    images: Sequence[str],
+    *,
+    classes: Sequence[str] | None = None,
+    top: int = 5,
+    reject: float = 0.0,
+    device: str = "auto",
+    threads: int | None = None,
+) -> tuple[int | None, Iterator[Prediction]]:
+    """Predictions of a run for files, one after another; a broken file is one with ``error``.
 
     Args:
-        images: files, or folders that are searched for images.
+        images: what ``find_images`` takes.
         classes: names to choose from; None: those that it was trained on.
+        top, reject, threads: as in ``Predictor.stream``.
+
+    Returns:
+        How many there will be (None where standard input says it), and the predictions as they come.
+
+    Raises:
+        DataError: for a path that does not exist or holds no images, before anything is predicted.
     """
-    files = list(find_images(images))
-    method = adapter.load(folder, device=device_of(device))
-    yield from method.predictor(classes or method.classes).stream(files, top, skip_broken=True)
+    if classes is not None:
+        check_class_names(classes, "--classes")
+    streamed = STDIN in images
+    files = find_images(images)
+    found = None if streamed else list(files)
+    predictor = adapter.load(folder, device=device_of(device)).predictor(classes or adapter.read_config(folder).classes)
+    stream = predictor.stream(files if found is None else found, top, reject=reject, skip_broken=True, threads=threads)
+    return None if found is None else len(found), stream
 
 
-def find_images(paths: Iterable[Path]) -> Iterator[Path]:
-    """Files as given, and the images below folders in sorted order. Raises DataError for a path that holds none."""
-    for path in paths:
-        if path.is_dir():
-            found = sorted(file for file in path.rglob("*") if file.is_file() and is_image(file))
-            if not found:
-                raise DataError(f"{path} has no images in it")
-            yield from found
-        elif path.is_file():
+def find_images(given: Iterable[str | Path]) -> Iterator[Path]:
+    """Files as given, the images below folders by name, what a pattern with * ? [ matches, and - for standard input.
+
+    Raises:
+        DataError: for a path that does not exist, and a folder or a pattern that holds no images.
+    """
+    for name in given:
+        path = Path(name)
+        if str(name) == STDIN:
+            yield from (Path(os.fsdecode(line.rstrip(b"\r\n"))) for line in sys.stdin.buffer if line.strip())
+        elif path.is_dir():
+            yield from _below(path)
+        elif os.path.lexists(path):
             yield path
+        elif glob.has_magic(str(name)):
+            found = sorted(glob.glob(str(name), recursive=True))  # noqa: PTH207 (takes absolute patterns too)
+            if not found:
+                raise DataError(f"no file matches {name}")
+            yield from find_images(found)
         else:
             raise DataError(f"{path} does not exist")
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    found = Walk(folder).images(folder)
+    if not found:
+        raise DataError(f"{folder} has no images in it")
+    yield from (image.path for image in found)
+
+
+def read_names(given: str) -> list[str]:
+    """Class names separated by commas, or @FILE with one a line. Raises DataError where the file cannot be read."""
+    if not given.startswith("@"):
+        return [name.strip() for name in given.split(",")]
+    try:
+        lines = Path(given[1:]).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{given[1:]} is not a readable list of class names", got=str(error)) from error
+    return [line.strip() for line in lines if line.strip()]

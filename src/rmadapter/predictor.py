@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor
 
 from rmadapter.backbones.clip import TowerName
-from rmadapter.data.images import read_image, to_rgb
+from rmadapter.data.images import to_rgb
+from rmadapter.data.loader import decoded
+from rmadapter.data.task import ImageFile, Picture
 from rmadapter.errors import DataError
 from rmadapter.method import finish
 
@@ -23,29 +26,42 @@ if TYPE_CHECKING:
     from rmadapter.method import Method, Rows
 
 
+UNKNOWN = "unknown"
+"""The label of an image whose best class is less probable than the threshold."""
+
+
 @dataclass(frozen=True)
 class Prediction:
     """What a predictor says of one image."""
 
     image: str
     """Path, or the image's place in the input where it has none."""
-    classes: tuple[str, ...]
+    label: str | None
+    """The most probable class; ``unknown`` below the threshold; None where the image could not be read."""
+    classes: tuple[str, ...] = ()
     """The most probable classes, best first."""
-    probabilities: tuple[float, ...]
+    probabilities: tuple[float, ...] = ()
     """Their probabilities, 0 to 1; over all classes they sum to 1."""
     error: str | None = None
     """Why the image could not be read; there are no classes then."""
-
-    @property
-    def label(self) -> str:
-        """The most probable class."""
-        return self.classes[0]
 
     def __str__(self) -> str:
         if self.error is not None:
             return f"{self.image}: {self.error}"
         ranked = ", ".join(f"{name} {p:.1%}" for name, p in zip(self.classes, self.probabilities, strict=True))
-        return f"{self.image}: {ranked}"
+        return f"{self.image}: {f'{UNKNOWN} ({ranked})' if self.label == UNKNOWN != self.classes[0] else ranked}"
+
+
+@dataclass(frozen=True)
+class Given:
+    """An image of the caller's, as a Picture."""
+
+    image: Image
+    name: str
+
+    def open(self) -> Image:
+        """In RGB."""
+        return to_rgb(self.image)
 
 
 class Predictor:
@@ -63,6 +79,7 @@ class Predictor:
         self.method = copy.deepcopy(method).eval().requires_grad_(False)
         self.classes = tuple(classes)
         self.template = template or method.template
+        self.temperature = method.temperature
         with torch.no_grad():
             self.text = self._pooled("text", method.begin_text(self.classes, self.template))
 
@@ -78,54 +95,74 @@ class Predictor:
     def probabilities(self, images: Sequence[Image]) -> Tensor:
         """Pillow images to probabilities (b, c), on the CPU."""
         preprocess = self.method.backbone.preprocess
-        return self.logits(torch.stack([preprocess(to_rgb(image)) for image in images])).softmax(dim=-1).cpu()
+        return self._probabilities(torch.stack([preprocess(to_rgb(image)) for image in images]))
+
+    def _probabilities(self, pixels: Tensor) -> Tensor:
+        return (self.logits(pixels) / self.temperature).softmax(dim=-1).cpu()
 
     def stream(
-        self, images: Iterable[str | Path | Image], top: int = 5, batch_size: int = 64, skip_broken: bool = False
+        self,
+        images: Iterable[str | Path | Image],
+        top: int = 5,
+        *,
+        reject: float = 0.0,
+        skip_broken: bool = False,
+        batch_size: int = 64,
+        threads: int | None = None,
     ) -> Iterator[Prediction]:
-        """Predictions one after another, a batch in memory at a time.
+        """Predictions one after another; a batch and what is decoded ahead of it are in memory, and no more.
 
         Args:
-            images: paths, or Pillow images.
+            images: paths, or Pillow images; taken from the iterable as they are needed.
             top: classes a prediction, at most.
+            reject: least probability of the best class; below it the label is ``unknown``.
             skip_broken: a file that cannot be read is a Prediction with ``error``, and the rest goes on.
+            batch_size: images that the model sees at once.
+            threads: that decode; None: as many as there are cores.
 
         Raises:
             DataError: naming a file that cannot be read, unless ``skip_broken``.
         """
         if isinstance(images, str | Path):
             raise DataError("a list of images is needed", got=repr(images), remedy="write [image]")
-        todo = enumerate(images)
-        while batch := list(islice(todo, batch_size)):
-            names = [str(image) if isinstance(image, str | Path) else str(index) for index, image in batch]
-            opened = [self._open(image, skip_broken) for _, image in batch]
-            yield from self._predict(names, opened, top)
+        names: deque[str] = deque()
+        pixels = decoded(_pictures(images, names), self.method.backbone.preprocess, threads)
+        while batch := list(islice(pixels, batch_size)):
+            yield from self._batch([names.popleft() for _ in batch], batch, top, reject, skip_broken)
 
-    def _open(self, image: str | Path | Image, skip_broken: bool) -> Image | DataError:
-        if not isinstance(image, str | Path):
-            return image
-        try:
-            return read_image(Path(image))
-        except DataError as error:
-            if not skip_broken:
-                raise
-            return error
-
-    def _predict(self, names: list[str], opened: list[Image | DataError], top: int) -> Iterator[Prediction]:
-        whole = [image for image in opened if not isinstance(image, DataError)]
-        best = self.probabilities(whole).topk(min(top, len(self.classes)), dim=-1) if whole else None
-        rows = iter(zip(best.values.tolist(), best.indices.tolist(), strict=True)) if best else iter(())
-        for name, image in zip(names, opened, strict=True):
-            if isinstance(image, DataError):
-                yield Prediction(name, (), (), image.problem)
+    def _batch(
+        self, names: list[str], batch: list[Tensor | DataError], top: int, reject: float, skip_broken: bool
+    ) -> Iterator[Prediction]:
+        whole = [pixels for pixels in batch if isinstance(pixels, Tensor)]
+        rows = iter(self._best(torch.stack(whole), top)) if whole else iter(())
+        for name, pixels in zip(names, batch, strict=True):
+            if isinstance(pixels, Tensor):
+                classes, values = next(rows)
+                yield Prediction(name, classes[0] if values[0] >= reject else UNKNOWN, classes, values)
+            elif skip_broken:
+                yield Prediction(name, None, error=pixels.problem)
             else:
-                values, labels = next(rows)
-                yield Prediction(name, tuple(self.classes[label] for label in labels), tuple(values))
+                raise pixels
 
-    def predict(self, images: Iterable[str | Path | Image], top: int = 5, batch_size: int = 64) -> list[Prediction]:
-        """Predictions for files or Pillow images, in their order.
+    def _best(self, pixels: Tensor, top: int) -> list[tuple[tuple[str, ...], tuple[float, ...]]]:
+        best = self._probabilities(pixels).topk(min(top, len(self.classes)), dim=-1)
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        return [(tuple(self.classes[label] for label in labels), tuple(values)) for labels, values in pairs]
+
+    def predict(
+        self, images: Iterable[str | Path | Image], top: int = 5, *, reject: float = 0.0, batch_size: int = 64
+    ) -> list[Prediction]:
+        """Predictions for files or Pillow images, in their order; the arguments are those of ``stream``.
 
         Raises:
             DataError: naming a file that cannot be read.
         """
-        return list(self.stream(images, top, batch_size))
+        return list(self.stream(images, top, reject=reject, batch_size=batch_size))
+
+
+def _pictures(images: Iterable[str | Path | Image], names: deque[str]) -> Iterator[Picture]:
+    """Images as pictures, with their names put into a queue as they are taken."""
+    for index, image in enumerate(images):
+        named = str(image) if isinstance(image, str | Path) else str(index)
+        names.append(named)
+        yield ImageFile(Path(image), named) if isinstance(image, str | Path) else Given(image, named)

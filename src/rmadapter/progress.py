@@ -16,7 +16,7 @@ def bar(*columns: ProgressColumn | str, visible: bool = True) -> Progress:
 
 
 @contextmanager
-def counter(text: str, total: int, visible: bool = True) -> Iterator[Callable[[int], None]]:
+def counter(text: str, total: int | None, visible: bool = True) -> Iterator[Callable[[int], None]]:
     """A bar with a text; yields what to call with the number of items done since the last call."""
     with bar(*Progress.get_default_columns(), visible=visible) as progress:
         task = progress.add_task(text, total=total)

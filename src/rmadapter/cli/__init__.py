@@ -5,7 +5,9 @@ Modules that import torch are imported inside the commands, so that ``rmadapter 
 
 from __future__ import annotations
 
+import io
 import signal
+import sys
 import warnings
 from typing import Any
 
@@ -55,6 +57,8 @@ for command in (demo.demo, train.train, evaluate.evaluate, predict.predict, list
 def main() -> None:
     """Entry point of the ``rmadapter`` command."""
     warnings.showwarning = _note
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a file name that is not UTF-8 goes out as it came in
     signal.signal(signal.SIGTERM, _terminate)
     cli.main(windows_expand_args=False)
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import Literal, NamedTuple
 
 import torch
@@ -14,11 +18,16 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from rmadapter.backbones.preprocess import Preprocess
-from rmadapter.data.task import Split
+from rmadapter.data.task import Picture, Split
+from rmadapter.errors import DataError
 
 Augment = Literal["crop_flip", "none"]
 MEMORY = 1 << 30
 """Bytes of decoded images that are kept, so that a few-shot set is decoded once and not once an epoch."""
+MOST_THREADS = 16
+"""That decode for evaluation and prediction."""
+AHEAD = 16
+"""Pictures that a thread is ahead of the model."""
 
 
 class Batch(NamedTuple):
@@ -83,9 +92,56 @@ def training_batches(images: Augmented, batches: Sequence[tuple[int, list[int]]]
     yield from DataLoader(images, batch_sampler=keys, num_workers=workers, prefetch_factor=ahead, generator=own)
 
 
-def evaluation_batches(split: Split, preprocess: Preprocess, batch_size: int) -> Iterator[Batch]:
-    """All items of a split in their order, with the backbone's own preprocessing."""
-    for start in range(0, len(split), batch_size):
-        items = split.items[start : start + batch_size]
-        pixels = torch.stack([preprocess(item.picture.open()) for item in items])
-        yield Batch(pixels, torch.tensor([item.label for item in items]))
+def decoded(
+    pictures: Iterable[Picture], preprocess: Preprocess, threads: int | None = None
+) -> Iterator[Tensor | DataError]:
+    """Pixels (3, s, s) in uint8 of one picture after another, or the error of one that cannot be read.
+
+    Threads decode ahead of what was asked for, since Pillow lets them run beside the model; at most ``AHEAD`` pictures
+    each are in memory, however many there are.
+
+    Args:
+        threads: None: as many as there are cores, up to ``MOST_THREADS``; 0: decode in this one.
+    """
+
+    def read(picture: Picture) -> Tensor | DataError:
+        try:
+            return preprocess(picture.open())
+        except DataError as error:
+            return error
+
+    count = min(MOST_THREADS, os.cpu_count() or 1) if threads is None else threads
+    if not count:
+        yield from map(read, pictures)
+        return
+    with ThreadPoolExecutor(count) as pool:
+        waiting: deque[Future[Tensor | DataError]] = deque()
+        try:
+            for picture in pictures:
+                waiting.append(pool.submit(read, picture))
+                if len(waiting) > AHEAD * count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # nobody wants the rest where an error ends the loop
+            for future in waiting:
+                future.cancel()
+
+
+def evaluation_batches(
+    split: Split, preprocess: Preprocess, batch_size: int, threads: int | None = None
+) -> Iterator[Batch]:
+    """All items of a split in their order, with the backbone's own preprocessing.
+
+    Raises:
+        DataError: naming an image that cannot be read.
+    """
+    pixels = decoded((item.picture for item in split), preprocess, threads)
+    labels = iter(split.labels)
+    while batch := list(islice(pixels, batch_size)):
+        whole = []
+        for image in batch:
+            if isinstance(image, DataError):
+                raise image
+            whole.append(image)
+        yield Batch(torch.stack(whole), torch.tensor(list(islice(labels, len(whole)))))
