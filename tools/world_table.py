@@ -3,8 +3,9 @@
     python tools/world_table.py --out build/world.jsonl [--backbone pictoclip-s] [--themes animals food] [--seeds 1 2 3]
 
 A line of the file is one (theme, seed, way); lines that are there are not computed again, so the run can be stopped
-and started, and two can share the work by theme. Then it prints a Markdown table: base, novel and HM on test items, and
-base accuracy on another family of drawings; means over themes, ± standard error over seeds. Needs scikit-learn.
+and started, and two can share the work by theme. Then it prints Markdown tables: base, novel and HM on test items, and
+base accuracy on another family of drawings; means over themes, ± standard error over seeds, then each theme. Needs
+scikit-learn.
 """
 
 from __future__ import annotations
@@ -165,6 +166,18 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def by_theme(rows: list[dict[str, Any]]) -> str:
+    """Base / novel / base of the other family for each theme, means over seeds."""
+    lines = [f"| base / novel / other | {' | '.join(WAYS)} |", "| --- |" + " --- |" * len(WAYS)]
+    for theme in sorted({row["theme"] for row in rows}):
+        cells = []
+        for name in WAYS:
+            mine = [row for row in rows if row["theme"] == theme and row["way"] == name]
+            cells.append(" / ".join(_cell([np.mean([row[key] for row in mine])]) for key in ("base", "novel", "other")))
+        lines.append(f"| {theme} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _cell(values: list[Any]) -> str:
     if np.isnan(values[0]):
         return "–"
@@ -182,7 +195,8 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print(table(run(arguments)))
+    rows = run(arguments)
+    print(table(rows), by_theme(rows), sep="\n\n")
 
 
 if __name__ == "__main__":
