@@ -20,9 +20,9 @@ LAYERS = [
     {"method"},
     {"methods"},
     {"predictor", "adapter", "checkpoint"},
-    {"evaluation", "train"},
+    {"calibration", "evaluation", "train"},
     {"recipe"},
-    {"report"},
+    {"plots", "report"},
     {"run"},
     {"scoring", "prediction", "demo"},
     {"cli"},
@@ -68,10 +68,10 @@ def test_imports_go_one_way(file: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["import rmadapter", "import rmadapter.cli as c; c.cli(['--help'])"])
-def test_torch_is_not_imported(command: str) -> None:
+def test_nothing_slow_is_imported(command: str) -> None:
     code = (
         "import sys\ntry:\n    " + command + "\nexcept SystemExit:\n    pass\n"
-        "assert 'torch' not in sys.modules and 'open_clip' not in sys.modules, 'torch was imported'"
+        "assert not {'torch', 'open_clip', 'matplotlib'} & sys.modules.keys(), 'something slow was imported'"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 

@@ -109,6 +109,8 @@ class Method(nn.Module):
         self.settings = self.Settings.parse(given, f"method {self.name}")
         self.seed = seed
         self.template = backbone.template
+        self.temperature = 1.0
+        """What logits are divided by before the softmax; ``rmadapter evaluate --temperature`` fits another."""
         self.classes: tuple[str, ...] = ()
         with torch.random.fork_rng(devices=[]):  # what trains is drawn on the CPU, so a seed means the same everywhere
             torch.manual_seed(seed)

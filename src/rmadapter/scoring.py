@@ -1,30 +1,124 @@
-"""A run folder becomes scores."""
+"""A run folder becomes scores, and a folder of tables and pictures that explain them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from rmadapter import adapter, provenance
-from rmadapter.evaluation import Scores, evaluate
+from rmadapter import adapter, provenance, report
+from rmadapter.calibration import fit_temperature
+from rmadapter.data.task import Split, Task
+from rmadapter.errors import DataError
+from rmadapter.evaluation import Scores, logits, score
+from rmadapter.files import new_folder, write_json
+from rmadapter.method import Method
 from rmadapter.progress import counter
 from rmadapter.run import Classes, cut, device_of, read_run, task_of
 
+EVALUATION = "evaluation"
+"""The folder inside a run's; it holds a folder for each task and choice of classes."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What ``evaluate_run`` found."""
+
+    scores: Scores
+    task: Task
+    """Cut to the classes that were evaluated."""
+    chosen: Classes
+    """Which those are."""
+    folder: Path
+    """Where the files are."""
+    fitted_on: int | None = None
+    """Validation images that a temperature was fitted on just now."""
+    ece_without: float | None = None
+    """ECE on the same test images without a temperature, percent; None: there is none."""
+
+    @property
+    def title(self) -> str:
+        """Task and choice of classes: ``pictograms/food base``."""
+        return f"{self.task.name} {self.chosen}"
+
+    def summary(self) -> dict[str, float]:
+        """The scores' summary, and what a temperature was fitted on and changed."""
+        extra = {"fitted_on": self.fitted_on, "ece_without_temperature": self.ece_without}
+        return {**self.scores.summary(), **{name: value for name, value in extra.items() if value is not None}}
+
 
 def evaluate_run(
-    folder: Path, *, data: str | None = None, classes: Classes | None = None, device: str = "auto"
-) -> Scores:
-    """Test scores of a run, also written into its ``adapter_config.json``.
+    folder: Path,
+    *,
+    data: str | None = None,
+    classes: Classes | None = None,
+    temperature: bool = False,
+    plots: bool = True,
+    device: str = "auto",
+) -> Evaluation:
+    """Test scores of a run, also written into its ``adapter_config.json`` and, with what explains them, beside it.
 
     Args:
         data: another task or folder, or the place where the run's own data are now; None: the run's own.
         classes: None: those that it was trained on (all of another task).
+        temperature: first fit one on the run's own validation items, and record it for all later predictions.
+        plots: draw pictures; without, those of earlier scores are removed.
+
+    Raises:
+        UserError: for a folder or data that do not fit, nothing to fit a temperature on, a file that cannot be written.
     """
     task, own = task_of(folder, data)
-    chosen: Classes = classes or (read_run(folder).recipe.classes if own else "all")
+    recipe = read_run(folder).recipe
+    chosen: Classes = classes or (recipe.classes if own else "all")
     part = cut(task, chosen)
     method = adapter.load(folder, device=device_of(device))
+    fitted_on = None
+    if temperature:
+        home = cut(task if own else task_of(folder, None)[0], recipe.classes)
+        method.temperature, fitted_on = _fit(method, home.template, home.val), len(home.val)
+        adapter.record_temperature(folder, method.temperature)
     with counter("evaluating", len(part.test)) as count:
-        scores = evaluate(method.predictor(part.classes, part.template), part.test, progress=count)
-    entry = {**scores.summary(), "machine": provenance.machine(str(method.backbone.device))}
-    adapter.record(folder, f"{task.name} {chosen}", entry)
-    return scores
+        found = logits(method.predictor(part.classes, part.template), part.test, progress=count)
+    scores = score(found, part.test.labels, method.temperature)
+    without = None if method.temperature == 1 else score(found, part.test.labels).ece
+    out = folder / EVALUATION / f"{task.name or 'task'}-{chosen}".replace("/", "-")
+    evaluation = Evaluation(scores, part, chosen, out, fitted_on, without)
+    _write(evaluation, folder, plots, provenance.machine(str(method.backbone.device)))
+    return evaluation
+
+
+def _fit(method: Method, template: str, val: Split) -> float:
+    """A temperature from validation items: no test item comes here. Raises DataError where there are none."""
+    if not len(val):
+        raise DataError(
+            f"{val.task} has no validation items, and a temperature is never fitted on test items",
+            remedy="train on a folder with a val split (more images a class make one), or leave out --temperature",
+        )
+    with counter("fitting a temperature", len(val)) as count:
+        found = logits(method.predictor(val.classes, template), val, progress=count)
+    return fit_temperature(found.double().numpy(), val.labels)
+
+
+def _write(evaluation: Evaluation, run: Path, plots: bool, machine: dict[str, Any]) -> None:
+    """The folder of an evaluation, and its summary in the adapter's config."""
+    task, scores, recipe = evaluation.task, evaluation.scores, read_run(run).recipe
+    out = new_folder(evaluation.folder, resume=True)
+    report.write_tables(scores, task.test, out)
+    report.remove_pictures(out)
+    if plots:
+        report.write_pictures(scores, task.test, f"{evaluation.title}, test", out)
+    about = {
+        "task": task.name,
+        "classes_chosen": evaluation.chosen,
+        "split": "test",
+        "split_sha256": task.sha256(),
+        "template": task.template,
+        "method": recipe.method,
+        "backbone": recipe.backbone,
+        "seed": recipe.seed,
+        "split_seed": recipe.split_seed,
+        "versions": provenance.versions(),
+        "machine": machine,
+    }
+    write_json(out / "scores.json", {**evaluation.summary(), **about})
+    adapter.record(run, evaluation.title, {**scores.summary(), "machine": machine})
