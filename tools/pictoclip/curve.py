@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 
-from rmadapter.data.pictograms import STYLES
+from rmadapter.data.pictograms import FLUENT
 
 
 def draw(log: list[dict[str, float]], file: Path) -> None:
@@ -16,7 +16,7 @@ def draw(log: list[dict[str, float]], file: Path) -> None:
     minutes = [row["minutes"] for row in log]
     figure, left = plt.subplots(figsize=(7, 4), layout="constrained")
     left.plot(minutes, [row["all"] for row in log], "k-o", markersize=3, label="all styles")
-    for style in STYLES:
+    for style in FLUENT:
         left.plot(minutes, [row[style] for row in log], linewidth=1, label=style)
     left.set(xlabel="minutes of training", ylabel="zero-shot, % (mean over ten tasks, validation)", ylim=(0, None))
     left.grid(alpha=0.3)
