@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -105,3 +106,38 @@ def test_broken_files_are_rows_where_that_is_asked_for(photos: Path, pictoclip: 
     assert [row.image for row in rows] == [str(file) for file in files]
     assert [row.error is not None for row in rows] == [str(file).endswith("otter/3.png") for file in files]
     assert "not a readable image" in str(rows[3])
+
+
+def test_reading_ahead_changes_nothing_and_is_bounded(photos: Path, pictoclip: Backbone) -> None:
+    predictor = ra.ZeroShot(pictoclip).predictor(["otter", "cat"])
+    files = sorted(photos.rglob("*.png"))
+    rows = {threads: list(predictor.stream(files, batch_size=4, threads=threads)) for threads in (0, 1, 3)}
+    assert rows[0] == rows[1] == rows[3] and len(rows[0]) == len(files)
+    taken = 0
+
+    def endless() -> Iterator[Path]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield files[taken % len(files)]
+
+    stream = predictor.stream(endless(), batch_size=4, threads=2)
+    assert [next(stream).image for _ in range(9)] == [str(files[i % len(files)]) for i in range(1, 10)]
+    assert taken < 100
+    stream.close()
+
+
+def test_the_first_broken_file_is_an_error(photos: Path, pictoclip: Backbone) -> None:
+    (photos / "otter" / "3.png").write_bytes(b"broken")
+    with pytest.raises(DataError, match=r"3\.png"):
+        ra.ZeroShot(pictoclip).predictor(["otter", "cat"]).predict(sorted(photos.rglob("*.png")))
+
+
+def test_an_improbable_best_class_is_unknown(photos: Path, pictoclip: Backbone) -> None:
+    predictor = ra.ZeroShot(pictoclip).predictor(["otter", "cat"])
+    files = sorted(photos.rglob("*.png"))
+    usual = predictor.predict(files)
+    threshold = sorted(row.probabilities[0] for row in usual)[len(files) // 2]
+    for row, before in zip(predictor.predict(files, reject=threshold), usual, strict=True):
+        assert row.probabilities == before.probabilities and row.classes == before.classes
+        assert row.label == (before.label if before.probabilities[0] >= threshold else "unknown")

@@ -65,7 +65,7 @@ def test_scores_of_logits_worked_by_hand() -> None:
 def test_a_temperature_changes_confidences_and_no_prediction(few: Task, pictoclip: Backbone) -> None:
     method = ra.ZeroShot(pictoclip)
     plain = ra.evaluate(method.predictor(few.classes), few.val)
-    method.temperature = 3.0
+    method.temperature, method.classes = 3.0, few.classes
     predictor = method.predictor(few.classes)
     warm = ra.evaluate(predictor, few.val)
     assert warm.predicted == plain.predicted and warm.temperature == 3
@@ -106,7 +106,7 @@ def test_a_temperature_is_fitted_on_validation_items_and_used_from_then_on(
 
     monkeypatch.setattr("rmadapter.scoring.logits", spy)
     before = evaluate_run(copy, plots=False, device="cpu")
-    fitted = evaluate_run(copy, classes="novel", temperature=True, plots=False, device="cpu")
+    fitted = evaluate_run(copy, temperature=True, plots=False, device="cpu")
     assert seen == ["test 3", "val 3", "test 3"]
     assert fitted.fitted_on == len(few.base().val)
     temperature = json.loads((copy / "adapter_config.json").read_text())["temperature"]
@@ -115,6 +115,8 @@ def test_a_temperature_is_fitted_on_validation_items_and_used_from_then_on(
     assert after.scores.predicted == before.scores.predicted and after.scores.temperature == temperature
     assert after.ece_without == pytest.approx(before.scores.ece) and after.fitted_on is None
     assert after.scores.ece != before.scores.ece
+    novel = evaluate_run(copy, classes="novel", plots=False, device="cpu")
+    assert novel.scores.temperature == 1 and novel.ece_without is None  # it was not fitted on these classes
     # Fitting again starts from the raw logits, so it gives the same.
     assert evaluate_run(copy, temperature=True, plots=False, device="cpu").scores.temperature == temperature
 
@@ -158,6 +160,6 @@ def test_what_the_command_prints(copy: Path) -> None:
     assert "mean class accuracy" in text and "ECE" in text and "temperature" not in text
     assert text.count("% of 16") == 3 and str(copy / "evaluation" / "pictograms-animals-base") in text
     assert "fitted on 24 validation images: ECE" in typed("--temperature")
-    assert "fitted earlier: ECE" in typed("--classes", "novel")
+    assert "fitted earlier: ECE" in typed() and "fitted" not in typed("--classes", "novel")
     found = json.loads(typed("--json"))
     assert found["ece"] != found["ece_without_temperature"] and found["temperature"] != 1 and "fitted_on" not in found

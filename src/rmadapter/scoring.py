@@ -61,7 +61,7 @@ def evaluate_run(
     Args:
         data: another task or folder, or the place where the run's own data are now; None: the run's own.
         classes: None: those that it was trained on (all of another task).
-        temperature: first fit one on the run's own validation items, and record it for all later predictions.
+        temperature: first fit one on the run's own validation items, and record it for later predictions of these classes.
         plots: draw pictures; without, those of earlier scores are removed.
 
     Raises:
@@ -78,9 +78,10 @@ def evaluate_run(
         method.temperature, fitted_on = _fit(method, home.template, home.val), len(home.val)
         adapter.record_temperature(folder, method.temperature)
     with counter("evaluating", len(part.test)) as count:
-        found = logits(method.predictor(part.classes, part.template), part.test, progress=count)
-    scores = score(found, part.test.labels, method.temperature)
-    without = None if method.temperature == 1 else score(found, part.test.labels).ece
+        predictor = method.predictor(part.classes, part.template)
+        found = logits(predictor, part.test, progress=count)
+    scores = score(found, part.test.labels, predictor.temperature)
+    without = None if predictor.temperature == 1 else score(found, part.test.labels).ece
     out = folder / EVALUATION / f"{task.name or 'task'}-{chosen}".replace("/", "-")
     evaluation = Evaluation(scores, part, chosen, out, fitted_on, without)
     _write(evaluation, folder, plots, provenance.machine(str(method.backbone.device)))

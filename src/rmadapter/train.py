@@ -129,7 +129,7 @@ def fit(
         raise UserError(
             f"{folder} holds a trained adapter: its run is finished", remedy="load it, or name another folder"
         )
-    method.classes, method.template = task.classes, task.template
+    method.classes, method.template, method.temperature = task.classes, task.template, 1.0
     run = _Run(method, task, settings, folder, resume)
     device = method.backbone.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []), _bar(show_progress, run) as show:
