@@ -215,9 +215,9 @@ def test_lists() -> None:
 def test_help_shows_every_setting_with_its_default() -> None:
     text = " ".join(good("train", "--help").split())
     for setting in ra.RMAdapter.Settings.model_fields:
-        assert f"--method.{setting}" in text
+        assert f"--method.{setting.replace('_', '-')}" in text
     for setting in set(ra.TrainSettings.model_fields) - {"seed"}:
-        assert f"--train.{setting}" in text
+        assert f"--train.{setting.replace('_', '-')}" in text
     assert "[pictoclip-s]" in text
     large = " ".join(good("train", "--backbone", "ViT-B-16", "--help").split())
     assert "block's? [0.001]" in large and "block's? [0.001]" not in text

@@ -23,7 +23,7 @@ class Recipe(Settings):
     """What to train, on what, with what."""
 
     data: str = "pictograms/animals"
-    """A task inside the package (rmadapter list tasks), or a folder of your own."""
+    """A task inside the package (rmadapter list tasks), or your own: a folder, a split .json, a .csv or .jsonl list."""
     backbone: str = "pictoclip-s"
     """pictoclip-s, an open_clip model such as ViT-B-16, hf-hub:owner/model, or a local folder."""
     pretrained: str | None = "default"
@@ -35,7 +35,9 @@ class Recipe(Settings):
     seed: Seed = 1
     """Of the shots, the initial values, the batch order and the augmentation."""
     split_seed: Seed = 1
-    """Of the 50/20/30 split of a folder without a split of its own."""
+    """Of the 50/20/30 split of data without a split of their own."""
+    skip_broken: bool = False
+    """Leave out images that cannot be read, and list them; otherwise the first one is an error."""
     template: str | None = None
     """The prompt with {} for the class name; none: the task's own."""
     method: str = "rmadapter"

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from rmadapter import adapter, checkpoint, provenance
 from rmadapter.backbones import load_backbone
 from rmadapter.data import load_task
+from rmadapter.data.check import Broken, table, without_broken
 from rmadapter.data.readers import find, read_manifest
-from rmadapter.data.task import Manifest, Task
+from rmadapter.data.task import ImageFile, Manifest, Task
 from rmadapter.errors import AdapterError, DataError, UserError
-from rmadapter.files import new_folder, write_json
+from rmadapter.files import new_folder, write_json, write_text
 from rmadapter.methods import method_class
+from rmadapter.progress import counter
 from rmadapter.recipe import Recipe
 from rmadapter.settings import Settings
 from rmadapter.train import STEPS, Fit, fit
 
-RUN, TASK = "run.json", "task.json"
+RUN, TASK, SKIPPED = "run.json", "task.json", "skipped.csv"
 Classes = Literal["base", "novel", "all"]
 
 
@@ -70,29 +72,46 @@ def train(
         if adapter.is_whole(out):
             (out / checkpoint.FILE).unlink(missing_ok=True)
             return None
-        # A kill between the two files of a new run leaves one without its split: it is drawn again, the same.
-        task = task_of(out, None)[0] if (out / TASK).exists() else load_recipe_task(recipe)
-    else:
-        task = load_recipe_task(recipe)
+    # A kill between the files of a new run leaves one without its split: it is drawn again, the same.
+    new = not resume or not (out / TASK).exists()
+    task = load_recipe_task(recipe) if new else task_of(out, None)[0]
+    new_folder(out, resume, instead=", or go on with its run by --resume")  # before anything that takes long
+    task, broken = _prepare(task, recipe, show_progress) if new else (task, None)
     backbone = load_backbone(recipe.backbone, recipe.pretrained, device=device_of(device))
     method = method_class(recipe.method)(backbone, seed=recipe.seed, **recipe.method_settings)
     shots = cut(task, recipe.classes).shots(recipe.shots, recipe.seed)
-    new_folder(out, resume, instead=", or go on with its run by --resume")
     machine = provenance.machine(str(backbone.device))
     record = Record(recipe=recipe, versions=provenance.versions(), machine=machine)
     if resume:
         _note_changes(started, record)
-    write_json(out / TASK, task.manifest().plain())
     write_json(out / RUN, record.plain())
+    if broken is not None:
+        write_text(out / SKIPPED, table(broken))
+    write_json(out / TASK, task.manifest().plain())
     try:
         result = fit(method, shots, out, resume=True, show_progress=show_progress, **recipe.train.model_dump())
     except UserError:
         if not (out / STEPS).exists():  # nothing was learned yet: leave the folder free for the corrected command
-            (out / TASK).unlink()
-            (out / RUN).unlink()
+            for name in (TASK, RUN, SKIPPED):
+                (out / name).unlink(missing_ok=True)
         raise
     write_json(out / RUN, record.model_copy(update={"fit": asdict(result)}).plain())
     return result
+
+
+def _prepare(task: Task, recipe: Recipe, show_progress: bool) -> tuple[Task, list[Broken] | None]:
+    """The task that a new run starts from, and the images that were left out of it; says what a user should know."""
+    broken = None
+    if recipe.skip_broken:
+        with counter("checking images", sum(map(len, (task.train, task.val, task.test))), show_progress) as count:
+            task, broken = without_broken(task, count)
+        for path, reason in broken:
+            warnings.warn(f"left out: {path} {reason}", stacklevel=3)
+    scarce = cut(task, recipe.classes).scarce(recipe.shots)
+    if scarce:
+        warnings.warn(f"{scarce}: all of them are taken", stacklevel=3)
+        task = replace(task, note=f"{task.note}; {scarce}")
+    return task, broken
 
 
 def read_run(folder: Path) -> Record:
@@ -132,28 +151,52 @@ def cut(task: Task, classes: Classes) -> Task:
 def task_of(folder: Path, data: str | None) -> tuple[Task, bool]:
     """The task that a run was trained on, with its very split, and True; or another one that ``data`` names, and False.
 
-    The run's own data may have moved: a folder that holds all images of the run's split is taken for it.
+    The run's own data may have moved: a folder that holds all images of the run's split is taken for it, and so is a
+    list or a split file that names them all with the same classes.
 
     Raises:
-        DataError: when a folder holds some of them only, since a fresh split of it could test on what was learned.
+        DataError: when a folder holds some of them only, since a fresh split of it could test on what was learned; or
+            when a file names for testing what was learned.
     """
     recipe = read_run(folder).recipe
     manifest = Manifest.read(folder / TASK, AdapterError)
-    if manifest.data is not None:
-        if data is None:
-            return read_manifest(manifest, Path(manifest.data)), True
-        here, names = Path(data), manifest.names()
-        found = sum(find(here, name) is not None for name in names) if here.is_dir() else 0
-        if found == len(names):
-            return read_manifest(manifest, here), True
-        if found:
-            raise DataError(
-                f"{here} holds {found} of the {len(names)} images that {folder} was split from",
-                remedy="evaluate on the whole folder, or on other images",
-            )
-    elif data is None or data == recipe.data:
+    if manifest.data is None:
+        if data is not None and data != recipe.data:
+            return load_task(data, split_seed=recipe.split_seed), False
         task = load_recipe_task(recipe)
-        if task.manifest() != manifest:
+        if task.manifest().model_copy(update={"note": manifest.note}) != manifest:
             raise DataError(f"task {recipe.data!r} is not what {folder} was trained on", remedy="train again")
         return task, True
-    return load_task(str(data), split_seed=recipe.split_seed), False
+    if data is None:
+        return read_manifest(manifest, Path(manifest.data)), True
+    here, names = Path(data), manifest.names()
+    if here.is_file():
+        return _from_file(load_task(here, split_seed=recipe.split_seed), here, manifest, folder)
+    found = sum(find(here, name) is not None for name in names) if here.is_dir() else 0
+    if found == len(names):
+        return read_manifest(manifest, here), True
+    if found:
+        raise DataError(
+            f"{here} holds {found} of the {len(names)} images that {folder} was split from",
+            remedy="evaluate on the whole folder, or on other images",
+        )
+    return load_task(data, split_seed=recipe.split_seed), False
+
+
+def _from_file(task: Task, file: Path, manifest: Manifest, folder: Path) -> tuple[Task, bool]:
+    """The run's own task where a file, read as ``task``, names all of its images; else that task."""
+    named = {item.picture.name: task.classes[item.label] for part in (task.train, task.val, task.test) for item in part}
+    rows = (*manifest.train, *manifest.val, *manifest.test)
+    if all(named.get(name) == manifest.classes[label] for name, label in rows):
+        return read_manifest(manifest, file.parent), True
+    learned = {name for name, _ in (*manifest.train, *manifest.val)}
+    places = {path.resolve() for name in learned if (path := find(Path(str(manifest.data)), name)) is not None}
+    tested = [item.picture for item in task.test if isinstance(item.picture, ImageFile)]
+    seen = [picture for picture in tested if picture.name in learned or picture.path.resolve() in places]
+    if seen:
+        raise DataError(
+            f"{file} tests on {len(seen)} images that {folder} learned from or chose by",
+            got=f"{seen[0].name}, …" if len(seen) > 1 else seen[0].name,
+            remedy="evaluate on other images",
+        )
+    return task, False

@@ -46,6 +46,7 @@ def things(counts: list[int], shuffle: int | None = None) -> list[Thing]:
     return items
 
 
+NAMES = [f"class {label}" for label in range(12)]
 LISTS = [things([20] * 7), things([3, 30, 16, 1, 17], shuffle=4), things([50, 18, 16, 2] * 3, shuffle=9)]
 
 
@@ -60,7 +61,7 @@ def test_draw_is_the_published_one(items: list[Thing], seed: int, shots: int) ->
 def test_global_random_state_is_untouched() -> None:
     state = random.getstate()
     fewshot.few_shot(LISTS[0], LISTS[1], 4, 1)
-    fewshot.split_by_class(LISTS[0], 1)
+    fewshot.split_by_class(LISTS[0], 1, NAMES)
     assert random.getstate() == state
 
 
@@ -76,7 +77,7 @@ def test_base_is_the_first_half_rounded_up(classes: int) -> None:
 @given(st.lists(st.integers(1, 40), min_size=2, max_size=8), st.integers(0, 5))
 def test_splits_are_disjoint_and_complete(counts: list[int], seed: int) -> None:
     items = things(counts)
-    train, val, test = fewshot.split_by_class(items, seed)
+    train, val, test = fewshot.split_by_class(items, seed, NAMES)
     assert sorted([*train, *val, *test], key=str) == sorted(items, key=str)
     for label, count in enumerate(counts):
         sizes = [sum(item.label == label for item in part) for part in (train, val, test)]
@@ -84,13 +85,15 @@ def test_splits_are_disjoint_and_complete(counts: list[int], seed: int) -> None:
             assert sizes[0] >= 1 and sizes[2] >= 1
         if count >= 10:
             assert abs(sizes[0] - count / 2) <= 1 and abs(sizes[1] - count / 5) <= 1
-    again = fewshot.split_by_class(items, seed)
+    again = fewshot.split_by_class(items, seed, NAMES)
     assert (train, val, test) == again
 
 
 def test_one_more_class_moves_no_other() -> None:
     small, large = things([9, 12]), things([9, 12, 30])
-    for part, whole in zip(fewshot.split_by_class(small, 3), fewshot.split_by_class(large, 3), strict=True):
+    for part, whole in zip(
+        fewshot.split_by_class(small, 3, NAMES), fewshot.split_by_class(large, 3, NAMES), strict=True
+    ):
         assert part == [item for item in whole if item.label < 2]
 
 

@@ -109,11 +109,11 @@ def test_part_folders(photos: Path, tmp_path: Path) -> None:
 
 def test_images_beside_the_class_folders_are_said(photos: Path) -> None:
     Image.new("RGB", (4, 4)).save(photos / "loose.png")
-    assert "left out: 1 images" in load_task(photos).note
+    assert "left out: 1 beside the class folders" in load_task(photos).note
 
 
 def test_bad_folders(photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no task and no folder"):
+    with pytest.raises(DataError, match="no task, no folder and no file"):
         load_task(tmp_path / "nowhere")
     with pytest.raises(DataError, match="did you mean 'pictograms/animals'"):
         load_task("pictograms/animal")

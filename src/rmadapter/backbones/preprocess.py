@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+STRIP = 100
+"""Long side over short side from which an image is resized where it is looked at only: beyond any photo."""
+
 
 @dataclass(frozen=True)
 class Preprocess:
@@ -52,9 +55,23 @@ class Preprocess:
         """An RGB image to pixels (3, size, size) in uint8: resized (antialiased) and cropped, not normalised."""
         from torchvision.transforms.v2 import functional as T
 
+        if self.resize == "shortest" and max(image.size) > STRIP * min(image.size):
+            return cast("Tensor", T.pil_to_tensor(self._centre(image)))
         side: list[int] = [self.size] if self.resize == "shortest" else [self.size, self.size]
         image = T.center_crop(T.resize(image, side, interpolation=self.mode), [self.size, self.size])
         return cast("Tensor", T.pil_to_tensor(image))
+
+    def _centre(self, image: Image) -> Image:
+        """The centre of the resized image, without the rest, which for a strip of pixels may not fit into memory."""
+        from PIL.Image import Resampling
+
+        long = max(image.size)
+        resized = int(self.size * long / min(image.size))  # torchvision's lengths and offsets
+        start = round((resized - self.size) / 2) * long / resized
+        end = start + self.size * long / resized
+        wide = image.width == long
+        box = (start, 0, end, image.height) if wide else (0, start, image.width, end)
+        return image.resize((self.size, self.size), Resampling[self.interpolation.upper()], box=box)
 
     @property
     def mode(self) -> Any:

@@ -57,6 +57,8 @@ for command in (demo.demo, train.train, evaluate.evaluate, predict.predict, list
 def main() -> None:
     """Entry point of the ``rmadapter`` command."""
     warnings.showwarning = _note
+    # Photos of 89 to 178 megapixels are opened; what is larger is an error that names the file.
+    warnings.filterwarnings("ignore", message=r"Image size \(\d+ pixels\) exceeds limit")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # a file name that is not UTF-8 goes out as it came in
     signal.signal(signal.SIGTERM, _terminate)

@@ -28,6 +28,7 @@ def list_(what: str) -> None:
         tasks = {name: load_task(name) for name in task_names(domains=True)}
         rows = [(name, f"{len(task.classes):3} classes; {task.note.partition(';')[0]}") for name, task in tasks.items()]
         rows.append(("FOLDER", "class folders, or images with a split.json"))
+        rows.append(("FILE", "a split .json, or a .csv or .jsonl list with path and label"))
     else:
         from rmadapter import recipes
 

@@ -22,6 +22,8 @@ class RecipeCommand(click.Command):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # Options are shown with dashes, and taken with underscores too, as recipes write them.
+        self.context_settings["token_normalize_func"] = lambda name: name.replace("_", "-")
         self.own: list[click.Parameter] = list(self.params)
         self.groups: dict[str, list[click.Option]] = {}
 
@@ -77,19 +79,24 @@ def _options(settings: Any, prefix: str, values: dict[str, Any]) -> list[click.O
             for value in get_args(field.annotation)
             if isinstance(value, str | int) and not isinstance(value, bool)
         ]
-        metavar = "|".join(str(choice) for choice in choices) if choices else _kind(values[name])
-        default = "none" if values[name] is None else str(values[name])
+        alone: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if field.annotation is bool else {}
         option = click.Option(
-            [f"--{prefix}{name}", f"{prefix}{name}".replace(".", "__")],
-            help=f"{field.description} [{default}]",
-            metavar=metavar,
+            [f"--{prefix}{name}".replace("_", "-"), f"{prefix}{name}".replace(".", "__")],
+            help=f"{field.description} [{_shown(values[name])}]",
+            metavar="|".join(str(choice) for choice in choices) if choices else _kind(values[name]),
+            **alone,  # --name means true, and --name=false is taken too
         )
         made.append(option)
     return made
 
 
+def _shown(value: Any) -> str:
+    """A default as it would be typed."""
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _kind(value: Any) -> str:
-    return {bool: "true|false", int: "N", float: "X"}.get(type(value), "VALUE")
+    return {bool: "[true|false]", int: "N", float: "X"}.get(type(value), "VALUE")
 
 
 def changes_of(options: dict[str, Any]) -> dict[str, Any]:

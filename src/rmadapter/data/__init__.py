@@ -20,25 +20,26 @@ def task_names(domains: bool = False) -> tuple[str, ...]:
 
 
 def load_task(name: str | Path, *, split_seed: int = 1, template: str | None = None) -> Task:
-    """A task by name, or from a folder.
+    """A task by name, or from your own data.
 
     Args:
-        name: ``pictograms/animals`` and the like (inside the package), or a folder: one with a ``split.json``, one with
-            train, val and test folders, or one whose subfolders are the classes.
-        split_seed: of the 50/20/30 split a class, for a folder without a split of its own.
+        name: ``pictograms/animals`` and the like (inside the package); a folder: one with a ``split.json``, one with
+            train, val and test folders, or one whose subfolders are the classes; a split file (``.json``) in CoOp's
+            format; or a list of images (``.csv``, ``.jsonl``) with path, label, and where wanted split and class_name.
+        split_seed: of the 50/20/30 split a class, for data without a split of their own.
         template: the prompt with ``{}`` for the class name; None: the task's own.
 
     Raises:
-        DataError: for an unknown name, or a folder that is missing or cannot be used.
+        DataError: for an unknown name, or data that are missing or cannot be used.
     """
-    folder = Path(name)
+    path = Path(name)
     if str(name) in task_names(domains=True):
         task = pictograms.load(str(name).removeprefix("pictograms/"))
         return task if template is None else task.with_template(template)
-    if folder.is_dir():
-        return readers.read_folder(folder, split_seed, template)
+    if path.exists():
+        return readers.read_path(path, split_seed, template)
     raise DataError(
-        f"there is no task and no folder {str(name)!r}",
-        allowed="a folder, or one of " + ", ".join(task_names()),
+        f"there is no task, no folder and no file {str(name)!r}",
+        allowed="a folder, a list of images, or one of " + ", ".join(task_names()),
         remedy=nearest(str(name), task_names(domains=True)),
     )

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeVar
 
 
@@ -57,18 +58,22 @@ def base_novel(labels: Sequence[int]) -> tuple[list[int], list[int]]:
 
 
 def split_by_class(
-    items: Sequence[T], seed: int, train: float = 0.5, val: float = 0.2
+    items: Sequence[T], seed: int, names: Sequence[str], train: float = 0.5, val: float = 0.2
 ) -> tuple[list[T], list[T], list[T]]:
-    """Train, validation and test items of a folder that has no split of its own.
+    """Train, validation and test items of data that have no split of their own.
 
-    Each class is shuffled by ``random.Random(f"{seed}-{label}")``, so that adding a class moves no other class's
-    items. Of n items, round(n · train) go to train and round(n · val) to validation; where a class has two items or
-    more, at least one goes to train and one to test.
+    Each class is shuffled by ``random.Random(f"{seed}-{name}")``, so that another class, wherever its name falls in
+    the order, moves none of this one's items. Of n items, round(n · train) go to train and round(n · val) to
+    validation; where a class has two items or more, at least one goes to train and one to test.
+
+    Args:
+        items: in an order that does not depend on how a disk lists them.
+        names: of the classes, in label order.
     """
     parts: tuple[list[T], list[T], list[T]] = ([], [], [])
     for label, group in sorted(by_label(items).items()):
         order = list(group)
-        random.Random(f"{seed}-{label}").shuffle(order)
+        random.Random(f"{seed}-{names[label]}").shuffle(order)
         n = len(order)
         n_train = min(max(1, round(n * train)), max(1, n - 1))
         n_val = min(round(n * val), n - n_train - 1) if n > n_train + 1 else 0
@@ -76,3 +81,19 @@ def split_by_class(
         parts[1].extend(order[n_train : n_train + n_val])
         parts[2].extend(order[n_train + n_val :])
     return parts
+
+
+def scarce(labels: Iterable[int], classes: Sequence[str], shots: int) -> str:
+    """A sentence on the classes that have fewer than ``shots`` items; empty where there is none.
+
+    Args:
+        labels: of all items.
+        classes: names in label order.
+    """
+    counts = Counter(labels)
+    few = [(counts[label], name) for label, name in enumerate(classes) if counts[label] < shots]
+    if not few:
+        return ""
+    fewest, name = min(few)
+    many = "1 class has" if len(few) == 1 else f"{len(few)} classes have"
+    return f"{many} fewer than {shots} training images (fewest: {name}, {fewest})"

@@ -1,25 +1,33 @@
-"""Tasks from folders: a split file, train/val/test folders of class folders, or class folders alone."""
+"""Tasks from a user's own data: which reader reads what; split files; and what a run wrote down of its task."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fnmatch import fnmatch
 from pathlib import Path
 
-from rmadapter.data.fewshot import split_by_class
-from rmadapter.data.images import is_image
+from rmadapter.data.folders import (
+    PART_NAMES,
+    PARTS,
+    Walk,
+    check_encodable,
+    counts,
+    listing,
+    name_of,
+    read_class_folders,
+    read_part_folders,
+)
+from rmadapter.data.lists import SUFFIXES, read_list
 from rmadapter.data.task import PHOTO, ImageFile, Item, Manifest, Task
 from rmadapter.errors import DataError
 from rmadapter.settings import Settings
-
-PARTS = ("train", "val", "test")
-PART_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
 class About(Settings):
     """``task.json`` beside a split file."""
 
     name: str | None = None
-    """Of the task; none: the folder's."""
+    """Of the task; none: the folder's, or the split file's."""
     template: str | None = None
     """The prompt with {} for the class name; none: "a photo of a {}."."""
 
@@ -35,70 +43,57 @@ class SplitFile(Settings):
     """Scored on."""
 
 
-def read_folder(folder: Path, split_seed: int, template: str | None) -> Task:
-    """A task from a folder: a ``split.json`` in it decides, then train/val/test folders, else subfolders are classes.
+def read_path(path: Path, split_seed: int, template: str | None) -> Task:
+    """A task from a folder, a split file or a list of images.
+
+    Of a folder ``split.json`` decides, or else the one ``split*.json`` in it; then train/val/test folders; else its
+    subfolders are the classes.
 
     Args:
-        folder: the task's folder.
-        split_seed: of the 50/20/30 split a class, where the folder has no split of its own.
+        path: the folder or the file.
+        split_seed: of the 50/20/30 split a class, where there is no other.
         template: the prompt; None: from ``task.json`` beside the split file, or "a photo of a {}.".
     """
-    if (folder / "split.json").is_file():
-        return _read_split(folder, template)
-    subfolders = {path.name.lower(): path for path in _subfolders(folder)}
-    if subfolders and subfolders.keys() <= PART_NAMES.keys():
-        return _read_part_folders(folder, subfolders, template or PHOTO)
-    return _read_class_folders(folder, split_seed, template or PHOTO)
+    check_encodable(str(path.resolve()), "data")
+    if path.is_dir():
+        return _read_folder(path, split_seed, template)
+    if path.suffix.lower() == ".json":
+        return _read_split(path, template, name_of(path.parent) if path.name == "split.json" else path.stem)
+    if path.suffix.lower() in SUFFIXES:
+        return read_list(path, split_seed, template)
+    raise DataError(f"{path} is neither a folder nor a list of images", allowed="a folder, or a .json, .csv or .jsonl")
 
 
-def _read_class_folders(folder: Path, split_seed: int, template: str) -> Task:
-    classes = _class_folders(folder)
-    items: list[Item] = []
-    for label, path in enumerate(classes):
-        found = _images(path, folder)
-        if len(found) < 2:
-            raise DataError(
-                f"{path} has too few images: one to learn from and one to test on are needed",
-                got=len(found),
-                remedy="add images, or remove the folder",
-            )
-        items += [Item(label, picture) for picture in found]
-    train, val, test = split_by_class(items, split_seed)
-    note = f"class folders; 50/20/30 % a class into train/val/test by seed {split_seed}{_left_out(folder)}"
-    return Task(folder.name, _names(classes), template, tuple(train), tuple(val), tuple(test), note, root=folder)
-
-
-def _read_part_folders(folder: Path, subfolders: dict[str, Path], template: str) -> Task:
-    parts: dict[str, Path] = {}
-    for name, path in subfolders.items():
-        if PART_NAMES[name] in parts:
-            raise DataError(f"{folder} has two folders for {PART_NAMES[name]}", got=", ".join(subfolders))
-        parts[PART_NAMES[name]] = path
-    if "train" not in parts or "test" not in parts:
-        raise DataError(f"{folder} needs a train and a test folder", got=", ".join(subfolders))
-    classes = _class_folders(parts["train"])
-    names = [path.name for path in classes]
-    items: dict[str, tuple[Item, ...]] = {"val": ()}
-    for part, path in parts.items():
-        strange = sorted({sub.name for sub in _subfolders(path)} - set(names))
-        if strange:
-            raise DataError(f"{path} has classes that {parts['train']} has not", got=", ".join(strange[:5]))
-        items[part] = tuple(
-            Item(label, picture) for label, name in enumerate(names) for picture in _images(path / name, folder)
+def _read_folder(folder: Path, split_seed: int, template: str | None) -> Task:
+    splits = [Path(entry.name) for entry in listing(folder) if fnmatch(entry.name, "split*.json") and entry.is_file()]
+    if Path("split.json") in splits:
+        splits = [Path("split.json")]
+    if len(splits) > 1:
+        raise DataError(
+            f"{folder} has several split files",
+            got=", ".join(map(str, splits)),
+            remedy=f"name one: {folder / splits[0]}",
         )
-    note = f"folders {', '.join(sorted(path.name for path in parts.values()))}{_left_out(folder)}"
-    return Task(folder.name, _names(classes), template, items["train"], items["val"], items["test"], note, root=folder)
+    if splits:
+        return _read_split(folder / splits[0], template, name_of(folder))
+    walk = Walk(folder)
+    subfolders = walk.subfolders(folder)
+    if subfolders and {path.name.lower() for path in subfolders} <= PART_NAMES.keys():
+        return read_part_folders(walk, subfolders, template)
+    return read_class_folders(walk, subfolders, split_seed, template)
 
 
-def _read_split(folder: Path, template: str | None) -> Task:
-    file = folder / "split.json"
+def _read_split(file: Path, template: str | None, name: str) -> Task:
+    """A task from a file in CoOp's format; paths count from its folder, or from ``images`` in it."""
+    folder = file.parent
     rows = SplitFile.read(file, DataError)
     names: dict[int, str] = {}
     seen: dict[str, str] = {}
     for part in PARTS:
-        for path, label, name in getattr(rows, part):
-            if names.setdefault(label, name) != name:
-                raise DataError(f"{file}: label {label} has two names", got=f"{names[label]!r} and {name!r} ({path})")
+        for path, label, given in getattr(rows, part):
+            check_encodable(path, file)
+            if names.setdefault(label, given) != given:
+                raise DataError(f"{file}: label {label} has two names", got=f"{names[label]!r} and {given!r} ({path})")
             if seen.setdefault(path, part) != part:
                 raise DataError(f"{file}: {path} stands in {seen[path]} and in {part}", remedy="test on other images")
     if sorted(names) != list(range(len(names))):
@@ -107,7 +102,8 @@ def _read_split(folder: Path, template: str | None) -> Task:
     train, val, test = (_items(folder, ((p, label) for p, label, _ in getattr(rows, part))) for part in PARTS)
     classes = tuple(names[label].replace("_", " ") for label in sorted(names))
     chosen = template or about.template or PHOTO
-    return Task(about.name or folder.name, classes, chosen, train, val, test, "split.json", root=folder)
+    note = f"{file.name}: {counts(train, val, test)} of {len(classes)} classes"
+    return Task(about.name or name, classes, chosen, train, val, test, note, root=folder)
 
 
 def read_manifest(manifest: Manifest, folder: Path) -> Task:
@@ -132,39 +128,3 @@ def _items(folder: Path, rows: Iterable[tuple[str, int]]) -> tuple[Item, ...]:
             )
         items.append(Item(label, ImageFile(path, name)))
     return tuple(items)
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _class_folders(folder: Path) -> list[Path]:
-    found = _subfolders(folder)
-    if not found:
-        raise DataError(
-            f"{folder} has no class folders in it",
-            allowed="one folder a class, with images in it: FOLDER/red_panda/1.jpg",
-            remedy="put every class's images into a folder that has the class's name",
-        )
-    if len(found) == 1:
-        raise DataError(
-            f"{folder} has one class, and a classifier needs two",
-            got=found[0].name,
-            remedy="name the folder that holds the class folders",
-        )
-    return found
-
-
-def _names(classes: list[Path]) -> tuple[str, ...]:
-    return tuple(path.name.replace("_", " ") for path in classes)
-
-
-def _images(path: Path, root: Path) -> list[ImageFile]:
-    files = sorted(file for file in path.rglob("*") if file.is_file() and is_image(file))
-    return [ImageFile(file, file.relative_to(root).as_posix()) for file in files]
-
-
-def _left_out(folder: Path) -> str:
-    """A note of images that belong to no class, since they lie beside the class folders."""
-    loose = sum(1 for path in folder.iterdir() if path.is_file() and is_image(path))
-    return f"; left out: {loose} images beside the folders" if loose else ""

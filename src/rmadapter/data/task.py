@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,13 +27,13 @@ class Manifest(Settings):
     task: str
     """Its name."""
     data: str | None
-    """The folder that the names count from; none for a task inside the package."""
+    """The folder that relative names count from; none for a task inside the package."""
     template: str
     """The prompt."""
     classes: tuple[str, ...]
     """In label order."""
     note: str
-    """How the splits came about."""
+    """What was read, how the splits came about, and what was left out."""
     train: tuple[tuple[str, int], ...]
     """Learned from."""
     val: tuple[tuple[str, int], ...]
@@ -64,7 +65,7 @@ class ImageFile:
 
     path: Path
     name: str
-    """Path relative to the task's folder, with forward slashes."""
+    """Path relative to the task's folder, or an absolute one, with forward slashes."""
 
     def open(self) -> Image:
         """The image in RGB, upright. Raises DataError naming a file that cannot be read."""
@@ -117,7 +118,7 @@ class Task:
         classes: class names in label order, non-empty and unique.
         template: the prompt with ``{}`` where the class name goes; a task owns its template.
         train, val, test: items whose labels index ``classes``.
-        note: how the splits came about, and what was left out; written into a run's folder.
+        note: what was read, how the splits came about, and what was left out; written into a run's folder.
     """
 
     name: str
@@ -128,7 +129,7 @@ class Task:
     test_items: tuple[Item, ...] = field(repr=False)
     note: str = ""
     root: Path | None = field(default=None, compare=False)
-    """The folder that it was read from; None for a task inside the package."""
+    """The folder that the items' names count from; None for a task inside the package."""
 
     def __post_init__(self) -> None:
         check_class_names(self.classes, self.name)
@@ -154,14 +155,21 @@ class Task:
 
         As in the published code, the draw is over all classes of the task that it is called on. ``task.base()`` and
         ``task.shots()`` may come in either order: both give the published draw, since a task that was cut to some
-        classes remembers the whole (see ``base``).
+        classes remembers the whole (see ``base``). Where a class has fewer training items all are taken, and the
+        note says so.
         """
         if shots < 1:
             raise DataError("shots must be 1 or more", got=shots)
         whole = self._whole or self
         train, val = fewshot.few_shot(whole.train_items, whole.val_items, shots, seed)
-        drawn = replace(whole, train_items=tuple(train), val_items=tuple(val))
+        said = self.scarce(shots)
+        note = f"{self.note}; {said}" if said and said not in self.note else self.note
+        drawn = replace(whole, train_items=tuple(train), val_items=tuple(val), note=note)
         return drawn if self._kept is None else drawn._only(self._kept, whole=drawn)
+
+    def scarce(self, shots: int) -> str:
+        """A sentence on the classes that have fewer than ``shots`` training images; empty where there is none."""
+        return fewshot.scarce(self.train.labels, self.classes, shots)
 
     def base(self) -> Task:
         """The first ceil(n / 2) classes, relabelled from 0."""
@@ -209,12 +217,12 @@ class Task:
 
 
 def check_class_names(classes: Sequence[str], where: str) -> None:
-    """Raise DataError for an empty or duplicate class name (compared in lower case, underscores as spaces)."""
+    """Raise DataError for an empty or duplicate class name (compared in lower case and NFC, underscores as spaces)."""
     if not classes:
         raise DataError(f"{where}: no classes")
     seen: dict[str, str] = {}
     for name in classes:
-        key = " ".join(name.replace("_", " ").lower().split())
+        key = " ".join(unicodedata.normalize("NFC", name).replace("_", " ").lower().split())
         if not key:
             raise DataError(f"{where}: an empty class name", got=repr(name), remedy="give every class a name")
         if key in seen:

@@ -1,0 +1,183 @@
+"""Runs on a user's own data: lists from training to another place, too few images, broken ones."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+import rmadapter as ra
+from rmadapter import run as running
+from rmadapter.cli import cli
+from rmadapter.data.check import without_broken
+from rmadapter.data.task import Task
+from rmadapter.errors import DataError
+from rmadapter.recipe import resolve
+
+QUICK = {"backbone": "pictoclip-s", "shots": 2, "train": {"epochs": 1, "warmup_epochs": 0}}
+
+
+def listed(
+    photos: Path, name: str = "photos.csv", classes: tuple[str, ...] = ("otter", "red_panda", "tree frog")
+) -> Path:
+    file = photos / name
+    rows = [f"{c}/{i}.png,{c},{'train' if i < 3 else 'test'}" for c in classes for i in range(6)]
+    file.write_text("\n".join(["path,label,split", *rows]) + "\n")
+    return file
+
+
+def train(data: Path, out: Path, **changes: object) -> None:
+    running.train(resolve(None, {"data": str(data), **QUICK, **changes}), out, show_progress=False)
+
+
+def command(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+def test_a_list_from_training_to_another_place(photos: Path, tmp_path: Path) -> None:
+    file, out = listed(photos), tmp_path / "run"
+    train(file, out)
+    record = json.loads((out / "task.json").read_text())
+    assert record["data"] == str(photos.resolve()) and record["task"] == "photos"
+    assert record["note"].endswith("split as listed: 9 training, 0 validation and 9 test images")
+    own = json.loads(command("evaluate", out, "--json").stdout)
+    assert own["images"] == 9
+    assert "otter" in command("predict", out, photos / "otter" / "0.png", "--top", 3).stdout
+    shutil.move(photos, tmp_path / "moved")
+    result = command("evaluate", out)
+    assert result.exit_code == 2 and "with --data" in " ".join(result.stderr.split())
+    moved = tmp_path / "moved"
+    for place in (moved, moved / "photos.csv"):
+        task, is_own = running.task_of(out, str(place))
+        assert is_own and task.manifest().test == running.Manifest.read(out / "task.json", DataError).test
+        assert json.loads(command("evaluate", out, "--data", place, "--json").stdout)["accuracy"] == own["accuracy"]
+
+
+def test_a_list_never_tests_on_what_was_learned(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(listed(photos), out)
+    text = (photos / "photos.csv").read_text()
+    swapped = text.replace("train", "?").replace("test", "train").replace("?", "test").replace(",otter", ",sea otter")
+    (photos / "swapped.csv").write_text(swapped)
+    with pytest.raises(DataError, match=r"tests on 9 images that .* learned from"):
+        running.task_of(out, str(photos / "swapped.csv"))
+    elsewhere = tmp_path / "lists"
+    elsewhere.mkdir()
+    lines = swapped.splitlines()
+    (elsewhere / "x.csv").write_text("\n".join([lines[0], *(f"{photos}/{line}" for line in lines[1:])]))
+    with pytest.raises(DataError, match=r"tests on 9 images that .* learned from"):
+        running.task_of(out, str(elsewhere / "x.csv"))
+    (photos / "coarse.csv").write_text(text.replace(",otter", ",water animal"))
+    task, own = running.task_of(out, str(photos / "coarse.csv"))
+    assert not own and "water animal" in task.classes and len(task.test) == 9
+    (photos / "more.csv").write_text(text + "loose.png,otter,test\n")
+    Image.new("RGB", (4, 4)).save(photos / "loose.png")
+    task, own = running.task_of(out, str(photos / "more.csv"))
+    assert own and len(task.test) == 9, "what was added since changes nothing"
+
+
+def test_classes_with_fewer_images_than_shots_are_said(photos: Path, tmp_path: Path) -> None:
+    (photos / "otter" / "0.png").unlink()
+    (photos / "otter" / "1.png").unlink()
+    with pytest.warns(UserWarning, match=r"3 classes have fewer than 5 training images \(fewest: otter, 2\): all"):
+        train(photos, tmp_path / "run", shots=5)
+    said = "; 3 classes have fewer than 5 training images (fewest: otter, 2)"
+    assert json.loads((tmp_path / "run" / "task.json").read_text())["note"].endswith(said)
+    assert json.loads((tmp_path / "run" / "shots.json").read_text())["note"].count(said) == 1
+    with pytest.warns(UserWarning, match=r"^1 class has fewer than 3 training images \(fewest: otter, 2\)"):
+        train(photos, tmp_path / "base", shots=3, classes="base")
+
+
+def test_scarce_classes(few: Task) -> None:
+    assert few.scarce(24) == "" and few.shots(24, seed=1).note == few.note
+    assert few.scarce(25).startswith("6 classes have fewer than 25") and few.base().scarce(25).startswith("3 classes")
+    assert few.shots(25, seed=1).note == f"{few.note}; {few.scarce(25)}"
+    assert few.shots(25, seed=1).train == few.train
+
+
+@pytest.fixture
+def damaged(photos: Path) -> Path:
+    """Three images of the folder cannot be read."""
+    (photos / "otter" / "0.png").write_bytes(b"")
+    (photos / "otter" / "5.png").write_text("text")
+    whole = (photos / "red_panda" / "3.png").read_bytes()
+    (photos / "red_panda" / "3.png").write_bytes(whole[: len(whole) - 30])
+    return photos
+
+
+def test_skip_broken(damaged: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.warns(UserWarning) as said:
+        train(damaged, out, skip_broken=True)
+    assert sorted(str(one.message).split(" is ")[0] for one in said) == [
+        f"left out: {name}" for name in ("otter/0.png", "otter/5.png", "red_panda/3.png")
+    ]
+    rows = {row["path"]: row["reason"] for row in csv.DictReader((out / "skipped.csv").read_text().splitlines())}
+    assert rows.keys() == {"otter/0.png", "otter/5.png", "red_panda/3.png"}
+    assert rows["otter/0.png"] == "is empty: it has 0 bytes"
+    assert (
+        rows["otter/5.png"]
+        == "is not a readable image: its content is not JPEG, PNG, WEBP, BMP, GIF, TIFF, PPM or AVIF"
+    )
+    task = json.loads((out / "task.json").read_text())
+    kept = {name for part in ("train", "val", "test") for name, _ in task[part]}
+    assert len(kept) == 15 and not kept & rows.keys()
+    assert task["note"].endswith("; left out: 3 images that cannot be read")
+    assert command("evaluate", out).exit_code == 0, "on what is left"
+
+
+def test_nothing_is_checked_unless_asked_for(damaged: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"is not a readable image|is empty"):
+        train(damaged, tmp_path / "run", shots=3)
+    assert not list((tmp_path / "run").iterdir()), "the folder is free for the corrected command"
+    with pytest.warns(UserWarning, match="left out"):
+        train(damaged, tmp_path / "run", skip_broken=True)
+
+
+def test_a_class_without_readable_images(photos: Path) -> None:
+    task = ra.load_task(photos)
+    for item in task.test:
+        if item.label == 1:
+            (photos / item.picture.name).write_bytes(b"")
+    with pytest.raises(DataError, match="class 'red panda' is left with no image to test on that can be read"):
+        without_broken(task)
+    for index in range(6):
+        (photos / "otter" / f"{index}.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"class 'otter' is left with no image to learn from[^$]*otter/\d.png is empty"):
+        without_broken(task)
+
+
+def test_checking_counts_and_leaves_good_tasks_alone(photos: Path, few: Task) -> None:
+    done: list[int] = []
+    task = ra.load_task(photos)
+    assert without_broken(task, done.append) == (task, [])
+    assert sum(done) == 18
+    assert without_broken(few) == (few, [])
+
+
+@pytest.mark.parametrize(
+    "flag", [["--skip-broken"], ["--skip_broken"], ["--skip-broken=true"], ["--skip-broken", "true"]]
+)
+def test_the_flag(flag: list[str], damaged: Path, tmp_path: Path) -> None:
+    quick = ["--train.epochs", 1, "--train.warmup-epochs", 0, "--shots", 2, "--split_seed", 1]
+    with pytest.warns(UserWarning, match="left out"):
+        result = command("train", *flag, "--data", damaged, "--out", tmp_path / "run", *quick)
+    assert result.exit_code == 0, result.stderr
+    assert "left out: 3 images that cannot be read" in result.stdout
+    recipe = running.read_run(tmp_path / "run").recipe
+    assert recipe.skip_broken and recipe.train.warmup_epochs == 0
+
+
+def test_the_flag_off(damaged: Path, tmp_path: Path) -> None:
+    arguments = ["train", "--data", damaged, "--out", tmp_path / "run", "--shots", 3, "--train.epochs", 1]
+    for flag in ([], ["--skip-broken=false"]):
+        result = command(*arguments, *flag)
+        assert result.exit_code == 2 and "png is" in result.stderr
+    result = command(*arguments, "--skip-broken=perhaps")
+    assert result.exit_code == 2 and "skip_broken is not valid" in result.stderr
+    assert "--skip-broken [true|false]" in command("train", "--help").stdout
