@@ -179,7 +179,7 @@ def test_a_text_is_called_no_image(tmp_path: Path) -> None:
 
 def test_no_other_program_is_ever_run(tmp_path: Path) -> None:
     Image.new("RGB", (5, 4)).save(tmp_path / "x.jpg", "EPS")  # Pillow would start Ghostscript
-    with pytest.raises(DataError, match="not a readable image"):
+    with pytest.raises(DataError, match="its content is not JPEG"):
         read_image(tmp_path / "x.jpg")
 
 
@@ -264,6 +264,14 @@ def test_truncated_and_missing_files(tmp_path: Path) -> None:
         read_image(tmp_path / "half.png")
     with pytest.raises(DataError, match=r"none\.png does not exist"):
         read_image(tmp_path / "none.png")
+
+
+def test_damaged_avif(tmp_path: Path) -> None:
+    Image.effect_noise((64, 64), 50).convert("RGB").save(tmp_path / "x.avif")
+    content = (tmp_path / "x.avif").read_bytes()
+    (tmp_path / "x.avif").write_bytes(content[:-400] + b"\xff" * 400)  # a RuntimeError in Pillow
+    with pytest.raises(DataError, match=r"x\.avif is not a readable image"):
+        read_image(tmp_path / "x.avif")
 
 
 def test_decompression_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
