@@ -129,6 +129,13 @@ def test_skip_broken(damaged: Path, tmp_path: Path) -> None:
     assert len(kept) == 15 and not kept & rows.keys()
     assert task["note"].endswith("; left out: 3 images that cannot be read")
     assert command("evaluate", out).exit_code == 0, "on what is left"
+    before = {name: (out / name).read_bytes() for name in ("task.json", "skipped.csv", "adapter_model.safetensors")}
+    for name in before:  # as if it had been killed while it wrote its first files
+        (out / name).unlink()
+    with pytest.warns(UserWarning, match="left out"):
+        recipe = running.read_run(out).recipe
+        running.train(recipe, out, resume=True, show_progress=False)
+    assert {name: (out / name).read_bytes() for name in before} == before
 
 
 def test_nothing_is_checked_unless_asked_for(damaged: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rmadapter import adapter, checkpoint, provenance
-from rmadapter.backbones import load_backbone
+from rmadapter.backbones import Backbone, load_backbone
 from rmadapter.data import load_task
 from rmadapter.data.check import Broken, table, without_broken
 from rmadapter.data.readers import find, read_manifest
@@ -55,10 +55,31 @@ def load_recipe_task(recipe: Recipe) -> Task:
     return load_task(recipe.data, split_seed=recipe.split_seed, template=recipe.template)
 
 
+def load_whole_task(recipe: Recipe) -> Task:
+    """The same without the images that cannot be read, where the recipe says to leave them out."""
+    task = load_recipe_task(recipe)
+    return without_broken(task)[0] if recipe.skip_broken else task
+
+
 def train(
-    recipe: Recipe, out: Path, *, resume: bool = False, device: str = "auto", show_progress: bool = True
+    recipe: Recipe,
+    out: Path,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    show_progress: bool = True,
+    backbone: Backbone | None = None,
+    task: Task | None = None,
 ) -> Fit | None:
     """Run a recipe into a folder: adapter, log, split, and ``run.json`` with the recipe and what it was computed with.
+
+    Args:
+        recipe: all of it.
+        out: new or empty, unless ``resume``.
+        resume: go on with the run in ``out``, if there is one.
+        device: for a backbone that is loaded here.
+        show_progress: show bars, where standard error is a terminal.
+        backbone, task: the recipe's own, where they are loaded already.
 
     Returns:
         What training did, or None when the run in ``out`` was finished already.
@@ -74,20 +95,18 @@ def train(
             return None
     # A kill between the files of a new run leaves one without its split: it is drawn again, the same.
     new = not resume or not (out / TASK).exists()
-    task = load_recipe_task(recipe) if new else task_of(out, None)[0]
+    loaded = task is not None
+    if task is None:
+        task = load_recipe_task(recipe) if new else task_of(out, None)[0]
     new_folder(out, resume, instead=", or go on with its run by --resume")  # before anything that takes long
-    task, broken = _prepare(task, recipe, show_progress) if new else (task, None)
-    backbone = load_backbone(recipe.backbone, recipe.pretrained, device=device_of(device))
+    task, broken = _prepare(task, recipe, show_progress) if new and not loaded else (task, None)
+    backbone = backbone or load_backbone(recipe.backbone, recipe.pretrained, device=device_of(device))
     method = method_class(recipe.method)(backbone, seed=recipe.seed, **recipe.method_settings)
     shots = cut(task, recipe.classes).shots(recipe.shots, recipe.seed)
-    machine = provenance.machine(str(backbone.device))
-    record = Record(recipe=recipe, versions=provenance.versions(), machine=machine)
+    record = Record(recipe=recipe, versions=provenance.versions(), machine=provenance.machine(str(backbone.device)))
     if resume:
         _note_changes(started, record)
-    write_json(out / RUN, record.plain())
-    if broken is not None:
-        write_text(out / SKIPPED, table(broken))
-    write_json(out / TASK, task.manifest().plain())
+    _write_start(out, record, task, broken)
     try:
         result = fit(method, shots, out, resume=True, show_progress=show_progress, **recipe.train.model_dump())
     except UserError:
@@ -112,6 +131,13 @@ def _prepare(task: Task, recipe: Recipe, show_progress: bool) -> tuple[Task, lis
         warnings.warn(f"{scarce}: all of them are taken", stacklevel=3)
         task = replace(task, note=f"{task.note}; {scarce}")
     return task, broken
+
+
+def _write_start(out: Path, record: Record, task: Task, broken: list[Broken] | None) -> None:
+    write_json(out / RUN, record.plain())
+    if broken is not None:
+        write_text(out / SKIPPED, table(broken))
+    write_json(out / TASK, task.manifest().plain())  # last: where it is missing, all of this is done again
 
 
 def read_run(folder: Path) -> Record:
