@@ -106,7 +106,7 @@ CSV_MISTAKES = [
     ("path,label\n", "lists no images"),
     ("label\n", r"x\.csv, line 1: no path"),
     ("path,label,spilt\n", r"line 1: unknown column 'spilt'[^$]*did you mean 'split'"),
-    ("path;label\n", r"line 1: unknown column 'path;label'[^$]*separate columns by commas"),
+    ("path;label\n", r"line 1: no column has a known name[^$]*separate columns by commas"),
     ("path,label,label\n", "line 1: column 'label' stands there twice"),
     ("path,label\notter/0.png,otter\notter/1.png\n", "line 3: 1 cells under a header of 2"),
     ("path,label\notter/0.png,cat, black\n", 'line 2: 3 cells[^$]*"double quotes"'),

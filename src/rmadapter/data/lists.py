@@ -125,6 +125,9 @@ def _json_rows(file: Path, text: str) -> Iterator[Row]:
 
 def _check_keys(where: str, keys: list[str], hint: str | None = None) -> None:
     """Raise DataError unless path and label are there, and nothing that is not known: it may be a split misspelt."""
+    if not set(keys) & set(COLUMNS):
+        named = "begin with a line that names the columns: path,label"
+        raise DataError(f"{where}: no column has a known name", got=", ".join(keys), remedy=hint or named)
     for key in keys:
         if key not in COLUMNS:
             known = hint or nearest(key, COLUMNS) or "remove it"
