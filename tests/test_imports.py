@@ -21,10 +21,12 @@ LAYERS = [
     {"methods"},
     {"predictor", "adapter", "checkpoint"},
     {"calibration", "evaluation", "train"},
-    {"recipe"},
+    {"recipe", "protocols"},
+    {"store"},
     {"plots", "report"},
     {"run"},
-    {"scoring", "prediction", "demo"},
+    {"scoring", "prediction", "demo", "sweep", "tables"},
+    {"live"},
     {"cli"},
 ]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rmadapter import calibration
-from rmadapter.data.loader import evaluation_batches
+from rmadapter.data.loader import Pixels, evaluation_batches
 from rmadapter.data.task import Split
 from rmadapter.errors import DataError
 from rmadapter.predictor import Predictor
@@ -104,7 +104,12 @@ class Scores:
 
 
 def evaluate(
-    predictor: Predictor, split: Split, *, batch_size: int = 100, progress: Callable[[int], None] | None = None
+    predictor: Predictor,
+    split: Split,
+    *,
+    batch_size: int = 100,
+    progress: Callable[[int], None] | None = None,
+    pixels: Pixels | None = None,
 ) -> Scores:
     """Scores of a predictor on a split.
 
@@ -112,16 +117,22 @@ def evaluate(
         split: ``task.test``, ``task.val``, …; its class list must be the predictor's.
         batch_size: images in memory at a time.
         progress: called with the number of images done since its last call.
+        pixels: where decoded images are kept for the next time.
 
     Raises:
         DataError: for an empty split, or one with other classes than the predictor's.
     """
-    found = logits(predictor, split, batch_size=batch_size, progress=progress)
+    found = logits(predictor, split, batch_size=batch_size, progress=progress, pixels=pixels)
     return score(found, split.labels, predictor.temperature)
 
 
 def logits(
-    predictor: Predictor, split: Split, *, batch_size: int = 100, progress: Callable[[int], None] | None = None
+    predictor: Predictor,
+    split: Split,
+    *,
+    batch_size: int = 100,
+    progress: Callable[[int], None] | None = None,
+    pixels: Pixels | None = None,
 ) -> Tensor:
     """Logits (images, c) of a split in its order, not divided by a temperature, on the CPU; as for ``evaluate``."""
     if not len(split):
@@ -133,7 +144,7 @@ def logits(
             remedy="make the predictor with method.predictor(split.classes)",
         )
     found: list[Tensor] = []
-    for batch in evaluation_batches(split, predictor.method.backbone.preprocess, batch_size):
+    for batch in evaluation_batches(split, predictor.method.backbone.preprocess, batch_size, kept=pixels):
         found.append(predictor.logits(batch.pixels).cpu())
         if progress:
             progress(len(batch.labels))

@@ -110,7 +110,7 @@ class Method(nn.Module):
         self.seed = seed
         self.template = backbone.template
         self.temperature = 1.0
-        """What logits of the trained class list are divided by before the softmax; ``evaluate --temperature`` fits one."""
+        """What logits of the trained class list are divided by before the softmax."""
         self.classes: tuple[str, ...] = ()
         with torch.random.fork_rng(devices=[]):  # what trains is drawn on the CPU, so a seed means the same everywhere
             torch.manual_seed(seed)

@@ -61,7 +61,7 @@ def evaluate_run(
     Args:
         data: another task or folder, or the place where the run's own data are now; None: the run's own.
         classes: None: those that it was trained on (all of another task).
-        temperature: first fit one on the run's own validation items, and record it for later predictions of these classes.
+        temperature: first fit one on the run's own validation items, and record it for these classes.
         plots: draw pictures; without, those of earlier scores are removed.
 
     Raises:

@@ -14,7 +14,10 @@ import argparse
 import json
 import os
 import socket
+import threading
 import time
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import checkpoint
@@ -46,6 +49,9 @@ def report(trainer: Trainer, watch: ZeroShot, speed: float) -> None:
 
 def run(rank: int, plan: Plan, port: int) -> None:
     """One process of a run."""
+    parent = parent_process()
+    if parent is not None:  # a killed call must not leave processes that write its checkpoint on
+        threading.Thread(target=lambda: wait([parent.sentinel]) and os._exit(1), daemon=True).start()
     torch.set_num_threads(1)
     if plan.processes > 1:
         address = f"tcp://127.0.0.1:{port}"

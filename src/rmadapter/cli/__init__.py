@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from rmadapter import __version__
-from rmadapter.cli import demo, evaluate, listing, predict, tasks, train
+from rmadapter.cli import bench, demo, evaluate, listing, predict, tasks, train
 from rmadapter.cli.options import GO_ON
 from rmadapter.errors import UserError
 
@@ -50,7 +50,17 @@ def cli(debug: bool) -> None:
     """
 
 
-for command in (demo.demo, train.train, evaluate.evaluate, predict.predict, listing.list_, tasks.tasks):
+for command in (
+    demo.demo,
+    train.train,
+    evaluate.evaluate,
+    predict.predict,
+    bench.bench,
+    bench.report,
+    bench.reproduce,
+    listing.list_,
+    tasks.tasks,
+):
     cli.add_command(command)
 
 

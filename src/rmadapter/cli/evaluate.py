@@ -25,7 +25,7 @@ WORST = 5
 @click.option(
     "--temperature",
     is_flag=True,
-    help="First fit a temperature on the run's validation images, and record it: later confidences of its classes use it.",
+    help="First fit a temperature on the run's validation images; from then on confidences of its classes use it.",
 )
 @click.option("--no-plots", is_flag=True, help="Write tables only.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON; accuracies and errors in percent.")

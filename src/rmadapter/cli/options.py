@@ -17,8 +17,8 @@ device_option = click.option(
 run_argument = click.argument("run", type=click.Path(path_type=Path))
 
 
-class RecipeCommand(click.Command):
-    """A command whose options are the fields of Recipe, of TrainSettings, and of the chosen method's settings."""
+class GroupedCommand(click.Command):
+    """A command with options that are generated from settings once its arguments are known, shown in groups."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -30,25 +30,13 @@ class RecipeCommand(click.Command):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        from rmadapter.methods import method_class
-        from rmadapter.recipe import Recipe, resolve
-        from rmadapter.train import TrainSettings
-
-        # The method decides which options there are, so it is looked up before the rest is parsed.
-        name, backbone = _peek(args, "--method"), _peek(args, "--backbone")
-        known: dict[str, Any] = {"method": {"name": name}} if name else {}
-        resolved = resolve(_peek(args, "--recipe"), {**known, **({"backbone": backbone} if backbone else {})})
-        shown = resolved.model_dump()
-        top = {key: value for key, value in shown.items() if key not in ("method_settings", "train")}
-        self.groups = {
-            "What to train on": _options(Recipe, "", top),
-            f"Settings of {resolved.method}": _options(
-                method_class(resolved.method).Settings, "method.", resolved.method_settings
-            ),
-            "Training": _options(TrainSettings, "train.", shown["train"]),
-        }
+        self.groups = self.sections(args)
         self.params = [*self.own, *(option for group in self.groups.values() for option in group)]
         return super().make_context(info_name, args, parent, **extra)
+
+    def sections(self, args: list[str]) -> dict[str, list[click.Option]]:
+        """Titles and options; the arguments are not parsed yet, so look into them with ``peek``."""
+        raise NotImplementedError
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, Sequence[click.Parameter]] = {"Command": self.own, **self.groups}
@@ -59,7 +47,30 @@ class RecipeCommand(click.Command):
                     formatter.write_dl(records)
 
 
-def _peek(args: Sequence[str], name: str) -> str | None:
+class RecipeCommand(GroupedCommand):
+    """A command whose options are the fields of Recipe, of TrainSettings, and of the chosen method's settings."""
+
+    def sections(self, args: list[str]) -> dict[str, list[click.Option]]:
+        from rmadapter.methods import method_class
+        from rmadapter.recipe import Recipe, resolve
+        from rmadapter.train import TrainSettings
+
+        # The method decides which options there are, so it is looked up before the rest is parsed.
+        name, backbone = peek(args, "--method"), peek(args, "--backbone")
+        known: dict[str, Any] = {"method": {"name": name}} if name else {}
+        resolved = resolve(peek(args, "--recipe"), {**known, **({"backbone": backbone} if backbone else {})})
+        shown = resolved.model_dump()
+        top = {key: value for key, value in shown.items() if key not in ("method_settings", "train")}
+        settings = method_class(resolved.method).Settings
+        return {
+            "What to train on": setting_options(Recipe, "", top),
+            f"Settings of {resolved.method}": setting_options(settings, "method.", resolved.method_settings),
+            "Training": setting_options(TrainSettings, "train.", shown["train"]),
+        }
+
+
+def peek(args: Sequence[str], name: str) -> str | None:
+    """The value of an option in arguments that are not parsed yet."""
     for index, argument in enumerate(args):
         if argument == name and index + 1 < len(args):
             return args[index + 1]
@@ -68,7 +79,12 @@ def _peek(args: Sequence[str], name: str) -> str | None:
     return None
 
 
-def _options(settings: Any, prefix: str, values: dict[str, Any]) -> list[click.Option]:
+def split_list(text: str) -> list[str]:
+    """'a, b' as ['a', 'b']."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def setting_options(settings: Any, prefix: str, values: dict[str, Any]) -> list[click.Option]:
     """An option a field: its help is the field's docstring, its default what the recipe says."""
     made = []
     for name, field in settings.model_fields.items():

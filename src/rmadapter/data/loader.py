@@ -92,8 +92,29 @@ def training_batches(images: Augmented, batches: Sequence[tuple[int, list[int]]]
     yield from DataLoader(images, batch_sampler=keys, num_workers=workers, prefetch_factor=ahead, generator=own)
 
 
+class Pixels:
+    """Decoded pictures for the next time: within a budget of bytes, the first that came stay.
+
+    What is read over and over in the same order would push itself out of a cache of the latest.
+    """
+
+    def __init__(self, budget: int = MEMORY) -> None:
+        self._left = budget
+        self._kept: dict[tuple[Picture, Preprocess], Tensor] = {}
+
+    def __call__(self, picture: Picture, preprocess: Preprocess) -> Tensor:
+        """Pixels (3, s, s) in uint8."""
+        pixels = self._kept.get((picture, preprocess))
+        if pixels is None:
+            pixels = preprocess(picture.open())
+            if pixels.nbytes <= self._left:
+                self._left -= pixels.nbytes
+                self._kept[picture, preprocess] = pixels
+        return pixels
+
+
 def decoded(
-    pictures: Iterable[Picture], preprocess: Preprocess, threads: int | None = None
+    pictures: Iterable[Picture], preprocess: Preprocess, threads: int | None = None, kept: Pixels | None = None
 ) -> Iterator[Tensor | DataError]:
     """Pixels (3, s, s) in uint8 of one picture after another, or the error of one that cannot be read.
 
@@ -102,11 +123,13 @@ def decoded(
 
     Args:
         threads: None: as many as there are cores, up to ``MOST_THREADS``; 0: decode in this one.
+        kept: where pictures are kept for the next time.
     """
+    pixels = kept or Pixels(0)
 
     def read(picture: Picture) -> Tensor | DataError:
         try:
-            return preprocess(picture.open())
+            return pixels(picture, preprocess)
         except DataError as error:
             return error
 
@@ -129,14 +152,18 @@ def decoded(
 
 
 def evaluation_batches(
-    split: Split, preprocess: Preprocess, batch_size: int, threads: int | None = None
+    split: Split,
+    preprocess: Preprocess,
+    batch_size: int,
+    threads: int | None = None,
+    kept: Pixels | None = None,
 ) -> Iterator[Batch]:
     """All items of a split in their order, with the backbone's own preprocessing.
 
     Raises:
         DataError: naming an image that cannot be read.
     """
-    pixels = decoded((item.picture for item in split), preprocess, threads)
+    pixels = decoded((item.picture for item in split), preprocess, threads, kept)
     labels = iter(split.labels)
     while batch := list(islice(pixels, batch_size)):
         whole = []

@@ -1,7 +1,7 @@
 """Recipes that ship with the package: one TOML file a method, sections for its worlds inside.
 
 Top-level ``[train]`` and ``[method]`` hold the published settings; ``[pictograms.train]`` and ``[pictograms.method]``
-what differs on the embedded world.
+what differs on the embedded world; ``[published.PROTOCOL]`` quotes the paper.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 FOLDER = Path(__file__).parent
 VARIANTS = ("pictograms",)
+PUBLISHED = "published"
 
 
 def names() -> tuple[str, ...]:
@@ -31,10 +32,17 @@ def read(name: str) -> dict[str, Any]:
         return {}
     content = tomllib.loads(file.read_text(encoding="utf-8"))
     changes = content.get(variant, {}) if variant else {}
-    base = {key: value for key, value in content.items() if key not in VARIANTS}
+    base = {key: value for key, value in content.items() if key not in (*VARIANTS, PUBLISHED)}
     for key, value in changes.items():
         base[key] = {**base.get(key, {}), **value} if isinstance(value, dict) else value
     return base
+
+
+def published(method: str, protocol: str) -> dict[str, Any]:
+    """What the method's paper reports for a protocol, and in which ``setting``; {} where the recipe has no numbers."""
+    file = FOLDER / f"{method}.toml"
+    content = tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return dict(content.get(PUBLISHED, {}).get(protocol, {}))
 
 
 def defaults(method: str, variant: str, table: str) -> dict[str, Any]:

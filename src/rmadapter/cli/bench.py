@@ -1,0 +1,172 @@
+"""rmadapter bench, rmadapter report, rmadapter reproduce."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rmadapter.cli.options import GO_ON, GroupedCommand, device_option, peek, setting_options, split_list
+from rmadapter.errors import UserError
+
+COMMON = ("backbone", "pretrained", "split_seed", "skip_broken", "template")
+"""Keys of a recipe that all runs of a sweep share."""
+
+
+class BenchCommand(GroupedCommand):
+    """A command whose options are the settings of all methods that are compared."""
+
+    def sections(self, args: list[str]) -> dict[str, list[click.Option]]:
+        from rmadapter.methods import method_class
+        from rmadapter.recipe import Recipe, resolve
+        from rmadapter.train import TrainSettings
+
+        common = {key: value for key, value in resolve(None, {}).model_dump().items() if key in COMMON}
+        found = {"What all runs share": setting_options(Recipe, "", common)}
+        taken: set[str] = set()
+        for name in split_list(peek(args, "--methods") or "zero_shot,rmadapter"):
+            settings = method_class(name).Settings
+            own = {key: "recipe's" for key in settings.model_fields if key not in taken}
+            taken.update(own)
+            found[f"Settings of {name}"] = setting_options(settings, "method.", own)
+        train = dict.fromkeys(TrainSettings.model_fields, "recipe's")
+        return {**found, "Training": setting_options(TrainSettings, "train.", train)}
+
+
+@click.command(cls=BenchCommand)
+@click.argument("protocol")
+@click.option("--methods", default="zero_shot,rmadapter", show_default=True, help="Names, separated by commas.")
+@click.option(
+    "--data", default="pictograms", show_default=True, help="Tasks or folders, by commas; pictograms: all that fit."
+)
+@click.option("--source", help="What to train on, where the rest is only tested on; default: the first of --data.")
+@click.option("--seeds", default="1,2,3", show_default=True, help="Whole numbers, separated by commas.")
+@click.option("--shots", help="Images a class; default: the protocol's own, 16 or 1,2,4,8,16.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The sweep's folder, new or its own.")
+@click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Processes side by side.")
+@device_option
+def bench(
+    protocol: str,
+    methods: str,
+    data: str,
+    source: str | None,
+    seeds: str,
+    shots: str | None,
+    out: Path,
+    jobs: int,
+    device: str,
+    **options: Any,
+) -> None:
+    """Run a protocol over methods, tasks and seeds: base-to-novel, cross-dataset, domain-generalization, few-shot.
+
+    The same command again goes on where it stopped: finished runs are not repeated, failed ones are. Several may work
+    on one folder at once.
+    """
+    from rmadapter import sweep
+    from rmadapter.cli.options import changes_of
+    from rmadapter.run import device_of
+
+    changes = changes_of(options)
+    arms = sweep.arms(split_list(methods), changes.pop("method"), changes.pop("train"))
+    plan = sweep.plan(
+        protocol,
+        arms,
+        data=split_list(data),
+        source=source,
+        seeds=_numbers("--seeds", seeds, least=0),
+        shots=_numbers("--shots", shots or "", least=1),
+        common=changes,
+        device=device_of(device),
+    )
+    _compute(plan, out, jobs, device_of(device))
+
+
+def _compute(plan: Any, out: Path, jobs: int, device: str) -> None:
+    from rmadapter import sweep, tables
+    from rmadapter.live import watching
+    from rmadapter.store import Store
+
+    context = click.get_current_context()
+    context.meta[GO_ON] = "the same command; what is finished is kept"
+    store, begun = Store(out), time.perf_counter()
+    with watching(plan, store, jobs) as watch:
+        sweep.run(plan, out, jobs=jobs, device=device, watch=watch)
+    grid = tables.Grid.read(plan, store)
+    click.echo(tables.markdown(grid))
+    parts: dict[str, float] = {}
+    for result in grid.results.values():
+        for key, value in (result.seconds if result else {}).items():
+            parts[key] = parts.get(key, 0.0) + value
+    split = ", ".join(f"{key} {value:.0f} s" for key, value in parts.items())
+    click.echo(f"{time.perf_counter() - begun:.0f} s now; all runs of this plan, summed over processes: {split}")
+    click.echo(f"store: {out}; tables again by: rmadapter report {out}")
+    if grid.open:
+        raise UserError(f"{len(grid.open)} of {len(plan.runs)} runs failed", remedy="the same command tries them again")
+
+
+def _numbers(option: str, text: str, least: int) -> list[int]:
+    try:
+        numbers = [int(part) for part in split_list(text)]
+    except ValueError:
+        raise click.BadParameter(f"{option} takes whole numbers separated by commas, not {text!r}") from None
+    if any(number < least for number in numbers):
+        raise click.BadParameter(f"{option}: {min(numbers)} is below {least}")
+    return numbers
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--format", "form", default="md", show_default=True, type=click.Choice(["md", "csv"]))
+def report(folder: Path, form: str) -> None:
+    """Print the tables of a sweep from its store."""
+    from rmadapter import tables
+    from rmadapter.store import Store
+
+    store = Store(folder)
+    grids = [tables.Grid.read(plan, store) for plan in store.plans()]
+    if form == "md":
+        click.echo("\n".join(tables.markdown(grid) for grid in grids), nl=False)
+        return
+    for index, grid in enumerate(grids):
+        click.echo(tables.as_csv(grid).partition("\n")[2] if index else tables.as_csv(grid), nl=False)
+
+
+@click.command()
+@click.argument("recipe")
+@click.option("--data", default="pictograms", show_default=True, help="As in bench.")
+@click.option("--backbone", default="pictoclip-s", show_default=True, help="As in train.")
+@click.option("--pretrained", default="default", show_default=True, help="As in train.")
+@click.option("--seeds", default="1,2,3", show_default=True, help="Whole numbers, separated by commas.")
+@click.option("--out", type=click.Path(path_type=Path), help="The sweep's folder; default: reproduce/METHOD.")
+@click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Processes side by side.")
+@device_option
+def reproduce(
+    recipe: str, data: str, backbone: str, pretrained: str, seeds: str, out: Path | None, jobs: int, device: str
+) -> None:
+    """Run METHOD/PROTOCOL, such as rmadapter/base-to-novel, and print published beside measured numbers."""
+    from rmadapter import recipes, sweep
+    from rmadapter.run import device_of
+
+    method, _, protocol = recipe.partition("/")
+    protocol = protocol or "base-to-novel"
+    plan = sweep.plan(
+        protocol,
+        sweep.arms([method], {}, {}),
+        data=split_list(data),
+        seeds=_numbers("--seeds", seeds, least=0),
+        common={"backbone": backbone, "pretrained": pretrained},
+        device=device_of(device),
+    )
+    _compute(plan, out or Path("reproduce") / method, jobs, device_of(device))
+    click.echo(_beside(recipes.published(method, protocol), plan, backbone))
+
+
+def _beside(published: dict[str, Any], plan: Any, backbone: str) -> str:
+    """What the paper says, marked as such; what was measured stands above."""
+    if not published:
+        return f"published for {plan.protocol}: no numbers in this recipe"
+    numbers = ", ".join(f"{key} {value}" for key, value in published.items() if key != "setting")
+    same = " (another backbone and other data than measured here)" if backbone != "ViT-B-16" else ""
+    return f"published, not measured here: {numbers}; {published['setting']}{same}"

@@ -1,0 +1,261 @@
+"""Tables of a sweep from its store: methods by tasks, mean over seeds ± standard error. Holes are shown, not averaged.
+
+The standard error is over seeds; where a row is a mean over tasks, of that mean, so that it does not hold what tasks
+differ by.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from rmadapter.evaluation import harmonic_mean
+from rmadapter.store import Plan, Planned, Result, Store, is_done
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A mean over seeds; percent."""
+
+    mean: float | None
+    """None: something that belongs to it is missing."""
+    error: float | None = None
+    """Standard error of the mean over seeds; None for one seed."""
+    best: bool = False
+
+    def __str__(self) -> str:
+        if self.mean is None:
+            return "–"
+        text = f"{self.mean:.1f}" if self.error is None else f"{self.mean:.1f} ± {self.error:.1f}"
+        return f"**{text}**" if self.best else text
+
+
+@dataclass(frozen=True)
+class Table:
+    """A title, column names, and rows that begin with their names."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+
+
+Scores = dict[tuple[str, str, int, int], float]
+"""(label, column, shots, seed) to percent: what one task has."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a plan wants and what its store has."""
+
+    plan: Plan
+    results: dict[str, Result | None]
+
+    @classmethod
+    def read(cls, plan: Plan, store: Store) -> Grid:
+        """The grid as it stands now."""
+        return cls(plan, {run.id: store.read(run.id) for run in plan.runs})
+
+    @property
+    def labels(self) -> list[str]:
+        """Methods, in the order of the plan."""
+        return list(dict.fromkeys(run.label for run in self.plan.runs))
+
+    @property
+    def open(self) -> list[Planned]:
+        """Runs that are not finished."""
+        return [run for run in self.plan.runs if not is_done(self.results[run.id], run)]
+
+    @property
+    def failed(self) -> list[tuple[Planned, str]]:
+        """Runs that failed, with the error's first line."""
+        found = []
+        for run in self.open:
+            result = self.results[run.id]
+            if result is not None and result.error is not None:
+                found.append((run, result.error.strip().splitlines()[0 if "Traceback" not in result.error else -1]))
+        return found
+
+    def runs(self, **wanted: object) -> list[Planned]:
+        """Runs by label, data, shots or seed."""
+        return [run for run in self.plan.runs if all(_of(run, key) == value for key, value in wanted.items())]
+
+    def distinct(self, key: str) -> list[object]:
+        """The values of data, shots or seed in the plan's order."""
+        return list(dict.fromkeys(_of(run, key) for run in self.plan.runs))
+
+    def score(self, run: Planned, role: str, data: str | None = None) -> float | None:
+        """A run's accuracy in a role; None where it is missing."""
+        result = self.results[run.id]
+        for want in run.wanted:
+            if want.role == role and data in (None, want.data):
+                found = result.scores.get(want.key) if result and result.error is None else None
+                return found.accuracy if found and found.split == want.split else None
+        return None
+
+
+def _of(run: Planned, key: str) -> object:
+    return run.label if key == "label" else run.recipe[key]
+
+
+def mean_over_seeds(by_seed: Sequence[float | None]) -> Cell:
+    """Mean ± standard error; empty where one is missing."""
+    values = [value for value in by_seed if value is not None]
+    if not values or len(values) < len(by_seed):
+        return Cell(None)
+    return Cell(fmean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None)
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """The mean; None where one is missing, so that no average hides a hole."""
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return fmean(known) if known and len(known) == len(found) else None
+
+
+def hm(base: float | None, novel: float | None) -> float | None:
+    """Harmonic mean; None where one is missing."""
+    return None if base is None or novel is None else harmonic_mean(base, novel)
+
+
+def tables(grid: Grid) -> list[Table]:
+    """The protocol's tables, the means first."""
+    made = {
+        "base-to-novel": base_to_novel,
+        "cross-dataset": from_source,
+        "domain-generalization": from_source,
+        "few-shot": few_shot,
+    }[grid.plan.protocol](grid)
+    return [mark_best(table) for table in made]
+
+
+def base_to_novel(grid: Grid) -> list[Table]:
+    """Base, novel and HM: the mean over tasks, then each task."""
+    tasks, seeds = grid.distinct("data"), grid.distinct("seed")
+    of: dict[tuple[object, str, object], tuple[float | None, float | None]] = {}
+    for label in grid.labels:
+        for task in tasks:
+            for seed in _seeds(grid, label, seeds):
+                run = grid.runs(label=label, data=task, seed=seed)[0]
+                of[task, label, seed] = (grid.score(run, "base"), grid.score(run, "novel"))
+    average = []
+    for label in grid.labels:
+        own = _seeds(grid, label, seeds)
+        pairs = [[of[task, label, seed] for task in tasks] for seed in own]
+        bases = [mean(base for base, _ in pair) for pair in pairs]
+        novels = [mean(novel for _, novel in pair) for pair in pairs]
+        of_means = [hm(base, novel) for base, novel in zip(bases, novels, strict=True)]
+        of_hms = [mean(hm(*values) for values in pair) for pair in pairs]
+        average.append((label, tuple(mean_over_seeds(values) for values in (bases, novels, of_means, of_hms))))
+    columns = ("base", "novel", "HM of means", "mean of HMs")
+    made = [Table(f"mean over {len(tasks)} tasks", columns, tuple(average))]
+    for task in tasks:
+        rows = []
+        for label in grid.labels:
+            values = [of[task, label, seed] for seed in _seeds(grid, label, seeds)]
+            lists = ([b for b, _ in values], [n for _, n in values], [hm(b, n) for b, n in values])
+            rows.append((label, tuple(mean_over_seeds(each) for each in lists)))
+        made.append(Table(str(task), ("base", "novel", "HM"), tuple(rows)))
+    return made
+
+
+def from_source(grid: Grid) -> list[Table]:
+    """The source, every target, and the mean over targets."""
+    targets = list(dict.fromkeys(w.data for run in grid.plan.runs for w in run.wanted if w.role == "target"))
+    source, seeds = str(grid.distinct("data")[0]), grid.distinct("seed")
+    rows = []
+    for label in grid.labels:
+        runs = [grid.runs(label=label, seed=seed)[0] for seed in _seeds(grid, label, seeds)]
+        scores = [[grid.score(run, "target", target) for target in targets] for run in runs]
+        cells = [mean_over_seeds([grid.score(run, "source") for run in runs])]
+        cells += [mean_over_seeds([row[index] for row in scores]) for index in range(len(targets))]
+        rows.append((label, (*cells, mean_over_seeds([mean(row) for row in scores]))))
+    columns = (f"{source} (source)", *targets, "mean of targets")
+    return [Table(f"trained on {source}", columns, tuple(rows))]
+
+
+def few_shot(grid: Grid) -> list[Table]:
+    """Accuracy over shots: the mean over tasks, then each task."""
+    tasks, seeds, shots = grid.distinct("data"), grid.distinct("seed"), grid.distinct("shots")
+    columns = tuple(f"{count} shot{'s' * (count != 1)}" for count in shots)
+
+    def row(label: str, chosen: Sequence[object]) -> tuple[str, tuple[Cell, ...]]:
+        cells = []
+        for count in shots:
+            by_seed = [
+                mean(grid.score(grid.runs(label=label, data=t, seed=s, shots=count)[0], "all") for t in chosen)
+                for s in _seeds(grid, label, seeds)
+            ]
+            cells.append(mean_over_seeds(by_seed))
+        return label, tuple(cells)
+
+    whole = [Table(f"mean over {len(tasks)} tasks", columns, tuple(row(label, tasks) for label in grid.labels))]
+    return whole + [Table(str(t), columns, tuple(row(label, [t]) for label in grid.labels)) for t in tasks]
+
+
+def _seeds(grid: Grid, label: str, seeds: Sequence[object]) -> list[object]:
+    """The seeds of a method's own runs."""
+    return [seed for seed in seeds if grid.runs(label=label, seed=seed)]
+
+
+def mark_best(table: Table) -> Table:
+    """The best of every column marked; a column with holes has none."""
+    if len(table.rows) < 2:
+        return table
+    best = []
+    for column in range(len(table.columns)):
+        means = [cells[column].mean for _, cells in table.rows]
+        known = [value for value in means if value is not None]
+        best.append(max(known) if len(known) == len(means) else None)
+    rows = tuple(
+        (
+            name,
+            tuple(
+                Cell(c.mean, c.error, c.mean is not None and c.mean == top) for c, top in zip(cells, best, strict=True)
+            ),
+        )
+        for name, cells in table.rows
+    )
+    return Table(table.title, table.columns, rows)
+
+
+def markdown(grid: Grid) -> str:
+    """All tables of a protocol as Markdown, and below them what is missing."""
+    seeds = ", ".join(str(seed) for seed in grid.distinct("seed"))
+    parts = [f"# {grid.plan.protocol}", f"Percent; mean over seeds {seeds} ± standard error. In bold: the best."]
+    for table in tables(grid):
+        lines = [f"| {' | '.join(('', *table.columns))} |", "| --- " * (len(table.columns) + 1) + "|"]
+        lines += [f"| {name} | {' | '.join(map(str, cells))} |" for name, cells in table.rows]
+        parts += [f"## {table.title}", "\n".join(lines)]
+    return "\n\n".join([*parts, *holes(grid)]) + "\n"
+
+
+def holes(grid: Grid) -> list[str]:
+    """What is not there and why, in words; means that need it are shown as –."""
+    said = []
+    if grid.open:
+        said.append(f"{len(grid.open)} of {len(grid.plan.runs)} runs are missing; a mean that needs one is shown as –.")
+    for run, why in grid.failed:
+        where = f"{run.label}, {run.recipe['data']}, seed {run.recipe['seed']}, {run.recipe['shots']} shots"
+        said.append(f"- {where} ({run.id}) failed: {why}")
+    return said
+
+
+def as_csv(grid: Grid) -> str:
+    """A row a score: protocol, label, what was trained on and how, what was tested on, accuracy, ECE, id."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(
+        ["protocol", "method", "trained_on", "shots", "seed", "role", "tested_on", "classes", "accuracy", "ece", "id"]
+    )
+    for run in grid.plan.runs:
+        result = grid.results[run.id]
+        for want in run.wanted:
+            score = result.scores.get(want.key) if result and result.error is None else None
+            found = ["", ""] if score is None else [f"{score.accuracy:.4f}", f"{score.ece:.4f}"]
+            head = [grid.plan.protocol, run.label, run.recipe["data"], run.recipe["shots"], run.recipe["seed"]]
+            table.writerow([*head, want.role, want.data, want.classes, *found, run.id])
+    return text.getvalue()
