@@ -1,0 +1,88 @@
+"""rmadapter bench, report and reproduce, as typed."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from rmadapter.cli import cli
+
+QUICK = ["--data", "pictograms/plants", "--seeds", "1", "--shots", "1", "--train.epochs", "1"]
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    out = tmp_path_factory.mktemp("sweep") / "sweep"
+    return out, run("bench", "few-shot", *QUICK, "--jobs", "2", "--out", out)
+
+
+def test_bench_prints_its_table_and_its_time(swept: tuple[Path, Result]) -> None:
+    out, result = swept
+    assert result.exit_code == 0, result.output
+    assert "| zero_shot epochs=1 |" in result.stdout and "| rmadapter epochs=1 |" in result.stdout
+    assert "setup" in result.stdout and "evaluate" in result.stdout and str(out) in result.stdout
+    assert "2/2" in result.stderr and "left" in result.stderr
+
+
+def test_report_prints_the_same_from_the_store(swept: tuple[Path, Result]) -> None:
+    out, result = swept
+    table = run("report", out)
+    assert table.exit_code == 0 and table.stdout.strip() in result.stdout
+    rows = list(csv.DictReader(io.StringIO(run("report", out, "--format", "csv").stdout)))
+    assert [row["method"] for row in rows] == ["zero_shot epochs=1", "rmadapter epochs=1"]
+    assert all(0 < float(row["accuracy"]) < 100 for row in rows)
+
+
+def test_the_same_command_computes_nothing_twice(swept: tuple[Path, Result]) -> None:
+    out, _ = swept
+    before = {file: file.stat().st_mtime_ns for file in (out / "results").iterdir()}
+    result = run("bench", "few-shot", *QUICK, "--out", out)
+    assert result.exit_code == 0 and {file: file.stat().st_mtime_ns for file in before} == before
+
+
+def test_reproduce_prints_published_beside_measured(tmp_path: Path) -> None:
+    result = run(
+        "reproduce", "zero_shot/base-to-novel", "--data", "pictograms/plants", "--seeds", "1", "--out", tmp_path
+    )
+    assert result.exit_code == 0, result.output
+    assert "mean over 1 tasks" in result.stdout and "published" in result.stdout
+    result = run("reproduce", "rmadapter/base-to-novl", "--out", tmp_path)
+    assert result.exit_code == 2 and "did you mean 'base-to-novel'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["base-to-nvel"], "did you mean 'base-to-novel'"),
+        (["few-shot", "--methods", "zero_shot,rmadaptr"], "did you mean 'rmadapter'"),
+        (["few-shot", "--method.rank", "-3"], "rank is not valid"),
+        (["few-shot", "--method.rnk", "3"], "--method.rank"),
+        (["few-shot", "--data", "nowhere"], "there is no task, no folder and no file 'nowhere'"),
+        (["few-shot", "--seeds", "one"], "whole numbers"),
+        (["few-shot", "--seeds", "-1"], "below 0"),
+        (["few-shot", "--shots", "0"], "below 1"),
+        (["few-shot", "--source", "pictograms/wide"], "has no source"),
+    ],
+)
+def test_mistakes(arguments: list[str], message: str, tmp_path: Path) -> None:
+    result = run("bench", *arguments, "--out", tmp_path / "sweep")
+    assert result.exit_code == 2 and message in " ".join(result.stderr.split()), result.output
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_folder_without_a_sweep(tmp_path: Path) -> None:
+    result = run("report", tmp_path)
+    assert result.exit_code == 2 and "holds no sweep" in result.stderr
+
+
+def test_help_shows_the_settings_of_all_methods() -> None:
+    text = " ".join(run("bench", "--methods", "zero_shot,rmadapter", "--help").stdout.split())
+    assert "--method.rank" in text and "--train.epochs" in text and "--jobs" in text and "--seed " not in text
