@@ -1,4 +1,4 @@
-"""A killed run goes on to the bytes that it would have had, a killed sweep to its scores; the scripts kill more often."""
+"""A killed run goes on to the bytes it would have had, and a sweep to its scores. The scripts kill more often."""
 
 from __future__ import annotations
 
