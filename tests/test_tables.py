@@ -100,6 +100,23 @@ def test_a_hole_is_shown_and_no_mean_goes_over_it() -> None:
     assert "missing" not in markdown(base_to_novel(BOTH))
 
 
+def test_a_method_that_was_not_asked_for_everywhere_has_no_mean() -> None:
+    values = {key: value for key, value in BOTH.items() if key[:2] != ("zero_shot", "t2")}
+    found = base_to_novel(values)
+    average, first, second = tables(found)
+    assert str(average.rows[0][1][0]) == str(second.rows[0][1][0]) == "–" and str(first.rows[0][1][0]) == "50.0"
+    assert "not asked for on every task" in markdown(found)
+
+
+def test_every_source_has_its_table() -> None:
+    values: Values = {("ours", "s", 1): (90, 10, 20), ("ours", "z", 1): (80, 30, 40)}
+    found = tables(grid("cross-dataset", ("source", "target a", "target b"), values))
+    assert [(table.title, table.rows[0][1][3].mean) for table in found] == [
+        ("trained on s", 15),
+        ("trained on z", 35),
+    ]
+
+
 def test_cross_dataset_means_over_targets_leave_out_the_source() -> None:
     values: Values = {("ours", "s", 1): (90, 10, 20), ("ours", "s", 2): (94, 30, 40)}
     (table,) = tables(grid("cross-dataset", ("source", "target a", "target b"), values))

@@ -83,12 +83,18 @@ class Grid:
         """Runs by label, data, shots or seed."""
         return [run for run in self.plan.runs if all(_of(run, key) == value for key, value in wanted.items())]
 
+    def run(self, **wanted: object) -> Planned | None:
+        """The run by label, data, shots and seed; None where the plan has none."""
+        return next(iter(self.runs(**wanted)), None)
+
     def distinct(self, key: str) -> list[object]:
         """The values of data, shots or seed in the plan's order."""
         return list(dict.fromkeys(_of(run, key) for run in self.plan.runs))
 
-    def score(self, run: Planned, role: str, data: str | None = None) -> float | None:
+    def score(self, run: Planned | None, role: str, data: str | None = None) -> float | None:
         """A run's accuracy in a role; None where it is missing."""
+        if run is None:
+            return None
         result = self.results[run.id]
         for want in run.wanted:
             if want.role == role and data in (None, want.data):
@@ -139,7 +145,7 @@ def base_to_novel(grid: Grid) -> list[Table]:
     for label in grid.labels:
         for task in tasks:
             for seed in _seeds(grid, label, seeds):
-                run = grid.runs(label=label, data=task, seed=seed)[0]
+                run = grid.run(label=label, data=task, seed=seed)
                 of[task, label, seed] = (grid.score(run, "base"), grid.score(run, "novel"))
     average = []
     for label in grid.labels:
@@ -163,18 +169,22 @@ def base_to_novel(grid: Grid) -> list[Table]:
 
 
 def from_source(grid: Grid) -> list[Table]:
-    """The source, every target, and the mean over targets."""
-    targets = list(dict.fromkeys(w.data for run in grid.plan.runs for w in run.wanted if w.role == "target"))
-    source, seeds = str(grid.distinct("data")[0]), grid.distinct("seed")
+    """For each source: its own accuracy, every target's, and the mean over targets."""
+    return [_from_one_source(grid, str(source)) for source in grid.distinct("data")]
+
+
+def _from_one_source(grid: Grid, source: str) -> Table:
+    wanted = [want for run in grid.runs(data=source) for want in run.wanted]
+    targets = list(dict.fromkeys(want.data for want in wanted if want.role == "target"))
     rows = []
-    for label in grid.labels:
-        runs = [grid.runs(label=label, seed=seed)[0] for seed in _seeds(grid, label, seeds)]
+    for label in dict.fromkeys(run.label for run in grid.runs(data=source)):
+        runs = grid.runs(label=label, data=source)
         scores = [[grid.score(run, "target", target) for target in targets] for run in runs]
         cells = [mean_over_seeds([grid.score(run, "source") for run in runs])]
         cells += [mean_over_seeds([row[index] for row in scores]) for index in range(len(targets))]
         rows.append((label, (*cells, mean_over_seeds([mean(row) for row in scores]))))
     columns = (f"{source} (source)", *targets, "mean of targets")
-    return [Table(f"trained on {source}", columns, tuple(rows))]
+    return Table(f"trained on {source}", columns, tuple(rows))
 
 
 def few_shot(grid: Grid) -> list[Table]:
@@ -186,7 +196,7 @@ def few_shot(grid: Grid) -> list[Table]:
         cells = []
         for count in shots:
             by_seed = [
-                mean(grid.score(grid.runs(label=label, data=t, seed=s, shots=count)[0], "all") for t in chosen)
+                mean(grid.score(grid.run(label=label, data=t, seed=s, shots=count), "all") for t in chosen)
                 for s in _seeds(grid, label, seeds)
             ]
             cells.append(mean_over_seeds(by_seed))
@@ -237,7 +247,9 @@ def holes(grid: Grid) -> list[str]:
     """What is not there and why, in words; means that need it are shown as –."""
     said = []
     if grid.open:
-        said.append(f"{len(grid.open)} of {len(grid.plan.runs)} runs are missing; a mean that needs one is shown as –.")
+        said.append(f"{len(grid.open)} of {len(grid.plan.runs)} runs are missing; what needs one is shown as –.")
+    elif "–" in "".join(str(cell) for table in tables(grid) for _, cells in table.rows for cell in cells):
+        said.append("–: a method was not asked for on every task, so it has no mean over them.")
     for run, why in grid.failed:
         where = f"{run.label}, {run.recipe['data']}, seed {run.recipe['seed']}, {run.recipe['shots']} shots"
         said.append(f"- {where} ({run.id}) failed: {why}")
