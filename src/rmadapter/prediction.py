@@ -47,7 +47,8 @@ def predict_run(
     streamed = STDIN in images
     files = find_images(images)
     found = None if streamed else list(files)
-    predictor = adapter.load(folder, device=device_of(device)).predictor(classes or adapter.read_config(folder).classes)
+    method = adapter.load(folder, device=device_of(device))
+    predictor = method.predictor(classes or method.classes)
     stream = predictor.stream(files if found is None else found, top, reject=reject, skip_broken=True, threads=threads)
     return None if found is None else len(found), stream
 

@@ -23,11 +23,15 @@ COMPARED = ("adapter_model.safetensors", "steps.jsonl", "shots.json")
 QUICK = ("--data", "pictograms/plants", "--classes", "base", "--shots", "4", "--train.epochs", "6")
 
 
+def rmadapter(*arguments: str) -> subprocess.Popen[bytes]:
+    """A process of the command line."""
+    command = [sys.executable, "-c", "from rmadapter.cli import main; main()", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
 def start(out: Path, options: list[str]) -> subprocess.Popen[bytes]:
     """A training process, which starts a run or goes on with it."""
-    code = "from rmadapter.cli import main; main()"
-    command = [sys.executable, "-c", code, "train", "--out", str(out), "--resume", *options]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return rmadapter("train", "--out", str(out), "--resume", *options)
 
 
 def finish(process: subprocess.Popen[bytes]) -> None:

@@ -19,22 +19,15 @@ import time
 from pathlib import Path
 from typing import Any
 
+from run import finish, rmadapter
+
 QUICK = ("--data", "pictograms/plants,pictograms/food", "--seeds", "1,2,3", "--methods", "rmadapter")
 SHORT = (*QUICK, "--shots", "2", "--train.epochs", "3")
 
 
 def start(out: Path, options: list[str]) -> subprocess.Popen[bytes]:
     """A sweep of six runs."""
-    code = "from rmadapter.cli import main; main()"
-    command = [sys.executable, "-c", code, "bench", "base-to-novel", "--out", str(out), *options]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-
-def finish(process: subprocess.Popen[bytes]) -> None:
-    """Wait for a process that must end well."""
-    error = process.communicate()[1]
-    if process.returncode:
-        raise SystemExit(error.decode())
+    return rmadapter("bench", "base-to-novel", "--out", str(out), *options)
 
 
 def results(out: Path) -> dict[str, Any]:
