@@ -74,6 +74,7 @@ def load(trainer: Trainer) -> bool:
     if tensors or adamw:
         raise SystemExit(f"{file} holds tensors that have no place here: {', '.join([*tensors, *adamw])}")
     trainer.state = type(trainer.state)(**kept["state"])
+    trainer.state.place(trainer.plan)  # the checkpoint's own is of the schedule that it was saved under
     return True
 
 

@@ -80,12 +80,16 @@ class State:
     """Running mean of the contrastive part of the loss."""
     log: list[dict[str, float]] = field(default_factory=list)
 
+    def place(self, plan: Plan) -> None:
+        """Work out the progress under ``plan``, which may stretch a finished run's schedule."""
+        self.progress = min(1.0, self.images / plan.images if plan.images else self.minutes / plan.budget)
+
     def count(self, plan: Plan, images: int, minutes: float, loss: float) -> None:
         """Note one step."""
         self.step += 1
         self.images += images
         self.minutes = minutes
-        self.progress = min(1.0, self.images / plan.images if plan.images else minutes / plan.budget)
+        self.place(plan)
         self.loss = loss if math.isnan(self.loss) else 0.98 * self.loss + 0.02 * loss
 
 
