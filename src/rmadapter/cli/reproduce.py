@@ -42,7 +42,7 @@ def reproduce(
         device=device_of(device),
     )
     grid = compute(plan, out or Path("reproduce") / method, jobs, device_of(device))
-    click.echo(beside(grid, recipes.published(method, protocol)))
+    click.echo("\n" + beside(grid, recipes.published(method, protocol)))
     complain(grid)
 
 
