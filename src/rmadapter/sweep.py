@@ -132,8 +132,6 @@ def run(
         jobs: processes; each gets its share of the threads.
         watch: called after every run (one job), or twice a second.
     """
-    import torch
-
     store = Store(folder)
     store.create()
     store.write_plan(plan)
@@ -143,7 +141,14 @@ def run(
     sweep = f"{time.time_ns()}-{os.getpid()}"
     if jobs == 1:
         work(plan, folder, Kit(device, skipped=plan.skipped), sweep, watch)
-        return
+    else:
+        _side_by_side(plan, folder, jobs, device, sweep, watch)
+
+
+def _side_by_side(plan: Plan, folder: Path, jobs: int, device: str, sweep: str, watch: Callable[[], None]) -> None:
+    """The same by several processes, which end with this one."""
+    import torch
+
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang
     threads = max(1, torch.get_num_threads() // jobs)
     workers = [
