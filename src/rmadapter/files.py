@@ -10,9 +10,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rmadapter.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TEMPORARY = ".part"
 """How the name of a file ends while it is written; a kill can leave one behind."""
@@ -66,6 +69,14 @@ def csv_text(rows: Iterable[Iterable[object]]) -> str:
 def write_text(path: Path, text: str) -> None:
     """Text in UTF-8, atomically."""
     write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str] | None = None) -> None:
+    """A safetensors file, atomically. The library's own writer reports a full disk by an error of its own kind."""
+    from safetensors.torch import save
+
+    content = save(tensors, about)
+    write_atomic(path, lambda temporary: temporary.write_bytes(content))
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +33,7 @@ from rmadapter.files import new_folder, write_atomic, write_json
 from rmadapter.method import Method, Rows, Teacher
 from rmadapter.settings import Seed, Settings
 
-STEPS, SHOTS = "steps.jsonl", "shots.json"
+STEPS, SHOTS, FIT = "steps.jsonl", "shots.json", "fit.json"
 
 
 class TrainSettings(Settings):
@@ -88,6 +88,7 @@ class Fit:
 
     steps: int
     seconds: float
+    """Of all processes that the run has had."""
     images_per_second: float
     terms: dict[str, float]
     """Mean of each named loss over the last epoch."""
@@ -136,6 +137,7 @@ def fit(
         result = run.train(show)
     if folder is not None:
         write_json(folder / SHOTS, task.manifest().plain())
+        write_json(folder / FIT, asdict(result))
         adapter.save(method, folder)
         (folder / checkpoint.FILE).unlink(missing_ok=True)
     return result
@@ -149,12 +151,13 @@ class _Run:
         self.parameters = [parameter for parameter in method.parameters() if parameter.requires_grad]
         self.batches = [order(len(task.train), settings.batch_size, settings.seed, e) for e in range(settings.epochs)]
         self.steps = sum(map(len, self.batches)) if self.parameters else 0
-        self.first_epoch = 0
+        self.first_epoch, self.spent = 0, 0.0
         if self.parameters:
             self.accelerator, self.optimizer = _prepare(method, settings, self.parameters)
             if resume and folder is not None:
                 scaler = self.accelerator.scaler
-                self.first_epoch = checkpoint.restore(folder, method, self.optimizer, scaler, self._identity())
+                found = checkpoint.restore(folder, method, self.optimizer, scaler, self._identity())
+                self.first_epoch, self.spent = found
         self._trim_log()
 
     def train(self, show: Any) -> Fit:
@@ -173,10 +176,22 @@ class _Run:
             show(terms, seen / (time.perf_counter() - started))
             if self.folder and step == len(self.batches[epoch]) - 1 and epoch < self.settings.epochs - 1:
                 scaler = self.accelerator.scaler
-                checkpoint.save(self.folder, self.method, self.optimizer, scaler, epoch + 1, self._identity())
+                checkpoint.save(
+                    self.folder,
+                    self.method,
+                    self.optimizer,
+                    scaler,
+                    epoch + 1,
+                    self._seconds(started),
+                    self._identity(),
+                )
         self.method.eval()
-        seconds = time.perf_counter() - started
-        return Fit(self.steps, seconds, seen / seconds, sums)
+        seconds, images = self._seconds(started), sum(len(batch) for epoch in self.batches for batch in epoch)
+        return Fit(self.steps, seconds, images / seconds if self.steps else 0.0, sums)
+
+    def _seconds(self, started: float) -> float:
+        """That training has taken, by this process and by those before it."""
+        return self.spent + time.perf_counter() - started
 
     def _stream(self) -> Iterator[tuple[int, int, Any]]:
         """(epoch, step within it, batch) for all that is still to do."""
