@@ -54,8 +54,32 @@ def test_reproduce_prints_published_beside_measured(tmp_path: Path) -> None:
     )
     assert result.exit_code == 0, result.output
     assert "mean over 1 tasks" in result.stdout and "published" in result.stdout
+    assert "Measured: pictoclip-s (default); pictograms/plants; 16 shots; seeds 1;" in result.stdout
     result = run("reproduce", "rmadapter/base-to-novl", "--out", tmp_path)
     assert result.exit_code == 2 and "did you mean 'base-to-novel'" in result.stderr
+
+
+def test_published_and_measured_stand_in_one_table() -> None:
+    from rmadapter.cli.reproduce import beside
+    from rmadapter.tables import Grid
+    from test_tables import base_to_novel
+
+    found = base_to_novel({("x", "t1", 1): (50, 60), ("x", "t1", 2): (70, 60)})
+    recipe = {"backbone": "ViT-B-16", "pretrained": "default"}
+    runs = tuple(run.model_copy(update={"recipe": {**run.recipe, **recipe}}) for run in found.plan.runs)
+    grid = Grid(found.plan.model_copy(update={"runs": runs}), found.results)
+    setting = "ViT-B/16, 11 data sets, 16 shots, 2 seeds; HM of the means"
+    text = beside(grid, {"base": 84.52, "novel": 77.36, "hm": 80.62, "setting": setting})
+    assert "|  | base | novel | HM of means |\n" in text
+    assert (
+        "| published | 84.5 | 77.4 | 80.6 |\n" in text
+        and "| measured | 60.0 ± 10.0 | 60.0 ± 0.0 | 59.6 ± 5.0 |" in text
+    )
+    assert f"Published, not measured here: {setting}\n" in text
+    assert "Measured: ViT-B-16 (default); t1; 16 shots; seeds 1, 2; mean ± standard error over seeds" in text
+    assert "Not the same in both: data." in text
+    assert "Not the same" not in beside(grid, {"base": 1.0, "setting": "ViT-B/16"})
+    assert "| published | – | – | – | – |" in beside(grid, {}) and "quotes no numbers" in beside(grid, {})
 
 
 @pytest.mark.parametrize(
@@ -67,6 +91,11 @@ def test_reproduce_prints_published_beside_measured(tmp_path: Path) -> None:
         (["few-shot", "--method.rnk", "3"], "--method.rank"),
         (["few-shot", "--data", "nowhere"], "there is no task, no folder and no file 'nowhere'"),
         (["few-shot", "--seeds", "one"], "whole numbers"),
+        (["few-shot", "--seeds", ","], "whole numbers"),
+        (["few-shot", "--shots", ","], "whole numbers"),
+        (["few-shot", "--data", ","], "no data are named"),
+        (["cross-dataset", "--data", ","], "no data are named"),
+        (["few-shot", "--methods", ","], "no methods are named"),
         (["few-shot", "--seeds", "-1"], "below 0"),
         (["few-shot", "--shots", "0"], "below 1"),
         (["few-shot", "--source", "pictograms/wide"], "has no source"),
@@ -76,6 +105,12 @@ def test_mistakes(arguments: list[str], message: str, tmp_path: Path) -> None:
     result = run("bench", *arguments, "--out", tmp_path / "sweep")
     assert result.exit_code == 2 and message in " ".join(result.stderr.split()), result.output
     assert not (tmp_path / "sweep").exists()
+
+
+def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("")
+    result = run("bench", "few-shot", *QUICK, "--out", tmp_path / "notes.txt")
+    assert result.exit_code == 2 and "cannot use" in result.stderr, result.output
 
 
 def test_a_folder_without_a_sweep(tmp_path: Path) -> None:

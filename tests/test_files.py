@@ -30,6 +30,24 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
 
 
+def test_a_file_that_somebody_reads_is_replaced_a_moment_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace, refused = Path.replace, [PermissionError(13, "in use"), PermissionError(13, "in use")]
+
+    def in_use(self: Path, target: Path) -> Path:
+        if refused:
+            raise refused.pop()
+        return replace(self, target)
+
+    monkeypatch.setattr("rmadapter.files.PAUSE", 0.0)
+    monkeypatch.setattr(Path, "replace", in_use)
+    write_text(tmp_path / "x", "new")
+    assert (tmp_path / "x").read_text() == "new"
+    refused += [PermissionError(13, "in use")] * 3
+    with pytest.raises(UserError, match="cannot write"):
+        write_text(tmp_path / "x", "newer")
+    assert (tmp_path / "x").read_text() == "new"
+
+
 def test_an_interrupted_write_leaves_no_temporary_file(tmp_path: Path) -> None:
     def interrupt(path: Path) -> None:
         raise KeyboardInterrupt

@@ -25,7 +25,7 @@ LAYERS = [
     {"store"},
     {"plots", "report"},
     {"run"},
-    {"scoring", "prediction", "demo", "sweep", "tables"},
+    {"scoring", "prediction", "demo", "kit", "sweep", "tables"},
     {"live"},
     {"cli"},
 ]

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from rmadapter.errors import DataError
+from rmadapter.data.check import Broken
+from rmadapter.errors import DataError, UserError
 from rmadapter.recipe import resolve
 from rmadapter.store import Plan, Planned, Result, Scored, Store, Wanted, is_done, missing, run_id
 
@@ -25,9 +26,11 @@ def planned(label: str = "a", run: str = "1", split: str = "s", **where: Any) ->
 
 
 def scored(accuracy: float = 50.0, split: str = "s") -> Scored:
-    return Scored(
-        split=split, accuracy=accuracy, mean_class_accuracy=accuracy, ece=1.0, images=10, classes=2, seconds=0.1
-    )
+    where = {"data": "t", "split": split, "images": 10, "classes": 2, "seconds": 0.1}
+    return Scored(accuracy=accuracy, mean_class_accuracy=accuracy, ece=1.0, **where)
+
+
+WHOLE = {"s base": scored()}
 
 
 def result(run: str = "1", **changes: Any) -> Result:
@@ -67,10 +70,18 @@ def test_done_means_every_wanted_score_on_the_very_split() -> None:
     assert not is_done(None, planned())
     assert missing(None, planned()) == list(planned().wanted)
     assert not is_done(result(), planned())
-    whole = result(scores={"t base": scored()})
+    whole = result(scores=WHOLE)
     assert is_done(whole, planned())
     assert not is_done(whole, planned(split="another"))
-    assert not is_done(result(scores={"t base": scored()}, error="no"), planned())
+    assert is_done(result(scores=WHOLE, error="of an attempt to add to it"), planned())
+
+
+def test_an_error_in_one_line() -> None:
+    assert result(error="it burns\n  do: cool it").reason == "it burns"
+    assert (
+        result(error="Traceback (most recent call last):\n  File …\nRuntimeError: a bug\n").reason
+        == "RuntimeError: a bug"
+    )
 
 
 def test_results_and_plans_come_back(tmp_path: Path) -> None:
@@ -79,8 +90,8 @@ def test_results_and_plans_come_back(tmp_path: Path) -> None:
         store.plans()
     store.create()
     assert store.read("1") is None
-    store.write(result(scores={"t base": scored()}))
-    assert store.read("1") == result(scores={"t base": scored()})
+    store.write(result(scores=WHOLE))
+    assert store.read("1") == result(scores=WHOLE)
     first = Plan(protocol="few-shot", runs=(planned("a", "1"), planned("b", "2")))
     store.write_plan(first)
     store.write_plan(first)
@@ -93,12 +104,56 @@ def test_results_and_plans_come_back(tmp_path: Path) -> None:
         store.read("1")
 
 
+def test_equal_runs_of_several_plans_want_what_any_of_them_does(tmp_path: Path) -> None:
+    store, other = Store(tmp_path), Wanted(role="target", data="u", classes="all", split="u")
+    store.create()
+    store.write_plan(Plan(protocol="cross-dataset", runs=(planned(),)))
+    more = planned(data="./t").model_copy(update={"wanted": (other,)})
+    store.write_plan(Plan(protocol="cross-dataset", runs=(planned("z", "9"), more)))
+    (plan,) = store.plans()
+    assert [(run.label, len(run.wanted)) for run in plan.runs] == [("a", 2), ("z", 1)] and plan.superseded == 0
+    assert plan.runs[0].wanted[0] == other and plan.runs[0].recipe["data"] == "./t"  # the newest's names
+    renamed = other.model_copy(update={"data": "./u"})
+    changed = other.model_copy(update={"split": "new images"})
+    for again in (renamed, changed):  # the same items under another name; other items under the same name
+        store.write_plan(Plan(protocol="cross-dataset", runs=(more.model_copy(update={"wanted": (again,)}),)))
+        assert [run.wanted[0] for run in store.plans()[0].runs if run.label == "a"] == [again]
+        assert other not in store.plans()[0].runs[0].wanted
+
+
+def test_the_newest_plan_holds_where_runs_differ(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.create()
+    old = Plan(protocol="few-shot", runs=(planned("a", "old"), planned("b", "2", seed=2), planned("a", "3", seed=2)))
+    new = Plan(protocol="few-shot", runs=(planned("a", "new"), planned("c", "4")))
+    store.write_plan(old)
+    store.write_plan(new)
+    (plan,) = store.plans()
+    assert [run.id for run in plan.runs] == ["2", "3", "new", "4"] and plan.superseded == 1
+    store.write_plan(old)  # asked for again
+    (plan,) = store.plans()
+    assert {run.id for run in plan.runs} == {"old", "2", "3", "4"} and plan.superseded == 1
+
+
+def test_what_was_left_out_is_listed_once_a_task(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.create()
+    store.write_plan(Plan(protocol="few-shot", runs=(), skipped={"my/photos": (Broken("a.png", "is empty"),)}))
+    assert store.skipped("my/photos").read_text() == "path,reason\na.png,is empty\n"
+    assert store.plans()[0].skipped == {"my/photos": (Broken("a.png", "is empty"),)}
+    assert store.skipped("my/photos").parent == tmp_path / "skipped" and store.skipped("x/photos") != store.skipped(
+        "photos"
+    )
+
+
 def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("…")
     with pytest.raises(DataError, match="something else than a sweep"):
         Store(tmp_path).create()
     with pytest.raises(DataError, match="cannot use"):
         Store(tmp_path / "thesis.txt" / "sweep").create()
+    with pytest.raises(DataError, match="cannot use"):
+        Store(tmp_path / "thesis.txt").create()
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
@@ -124,3 +179,9 @@ def test_a_lock_holds_across_processes_and_ends_with_its_process(tmp_path: Path)
     for _ in range(2):
         with store.lock("1") as mine:
             assert mine
+
+
+def test_a_lock_that_cannot_be_made_says_so(tmp_path: Path) -> None:
+    (tmp_path / "locks" / "1").mkdir(parents=True)
+    with pytest.raises(UserError, match="cannot lock"), Store(tmp_path).lock("1"):
+        pass

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 import rmadapter as ra
 from rmadapter import run as runs
@@ -87,16 +90,70 @@ def test_scores_are_those_of_the_commands(folders: tuple[str, str], tmp_path: Pa
         assert result is not None and result.scores[want.key].accuracy == typed.scores.accuracy
 
 
+def moved(folder: str, place: Path) -> str:
+    """A copy somewhere else."""
+    return str(shutil.copytree(folder, place))
+
+
+def trained_at(folder: Path, plan: Plan) -> list[int]:
+    return [(folder / "runs" / run.id / "steps.jsonl").stat().st_mtime_ns for run in plan.runs]
+
+
 def test_more_evaluations_of_a_run_do_not_train_it_again(folders: tuple[str, str], tmp_path: Path) -> None:
-    shared = plan(folders, "cross-dataset", seeds=(1,), methods=["rmadapter"])
-    again = plan((*folders[:1], f"{folders[1]}/../food"), "domain-generalization", seeds=(1,), methods=["rmadapter"])
-    assert [run.id for run in shared.runs] == [run.id for run in again.runs]
-    sweep.run(shared, tmp_path)
-    before = (tmp_path / "runs" / shared.runs[0].id / "steps.jsonl").stat().st_mtime_ns
-    sweep.run(again, tmp_path)
-    assert (tmp_path / "runs" / shared.runs[0].id / "steps.jsonl").stat().st_mtime_ns == before
-    result = Store(tmp_path).read(shared.runs[0].id)
-    assert result is not None and len(result.scores) == 3 and is_done(result, shared.runs[0])
+    first = plan(folders[:1], "few-shot", shots=(16,), seeds=(1,), methods=["rmadapter"])
+    elsewhere = moved(folders[0], tmp_path / "moved")
+    more = plan((elsewhere, folders[1]), "domain-generalization", seeds=(1,), methods=["rmadapter"])
+    assert [run.id for run in first.runs] == [run.id for run in more.runs]
+    out = tmp_path / "sweep"
+    sweep.run(first, out)
+    before = trained_at(out, first)
+    sweep.run(more, out)
+    assert trained_at(out, first) == before
+    result = Store(out).read(first.runs[0].id)
+    assert result is not None and result.error is None and is_done(result, more.runs[0])
+    assert [Path(score.data).name for score in result.scores.values()] == ["plants", "food"]
+
+
+def test_a_run_goes_on_under_another_name_of_its_data(
+    folders: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rmadapter import train as training
+
+    first = plan(folders[:1], seeds=(1,), methods=["rmadapter"])
+
+    def killed(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training.adapter, "save", killed)
+        sweep.run(first, tmp_path / "sweep")
+    again = plan((moved(folders[0], tmp_path / "moved"),), seeds=(1,), methods=["rmadapter"])
+    sweep.run(again, tmp_path / "sweep")
+    assert not Grid.read(first, Store(tmp_path / "sweep")).open
+
+
+def test_a_failure_costs_no_score(folders: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted, score, calls = plan(folders, "cross-dataset", seeds=(1,), methods=["zero_shot"]), sweep._score, []
+    (run,) = wanted.runs
+
+    def fail(method: Any, part: Any, want: Any, kit: Any) -> Any:
+        calls.append(want.role)
+        if len(calls) == 2:
+            raise TrainingError("it burns")
+        return score(method, part, want, kit)
+
+    monkeypatch.setattr(sweep, "_score", fail)
+    sweep.run(wanted, tmp_path)
+    result = Store(tmp_path).read(run.id)
+    assert result is not None and result.error == "it burns" and len(result.scores) == 1
+    assert Grid.read(wanted, Store(tmp_path)).score(run, "source") is not None
+    sweep.run(wanted, tmp_path)
+    assert calls == ["source", "target", "target"]
+    result = Store(tmp_path).read(run.id)
+    assert result is not None and result.error is None and len(result.scores) == 2
+    Store(tmp_path).write(result.model_copy(update={"error": "of another plan's wish"}))
+    sweep.run(wanted, tmp_path)
+    assert len(calls) == 3 and not Grid.read(wanted, Store(tmp_path)).open
 
 
 def test_a_failed_run_is_recorded_and_tried_again(
@@ -124,6 +181,8 @@ def test_a_failed_run_is_recorded_and_tried_again(
 def test_mistakes_are_found_before_anything_is_computed(folders: tuple[str, str]) -> None:
     with pytest.raises(SettingError, match="none of the methods has a setting 'rnk'"):
         plan(folders, method={"rnk": 3})
+    with pytest.raises(SettingError, match="no seeds are named"):
+        plan(folders, seeds=())
     with pytest.raises(SettingError, match="rank is not valid"):
         plan(folders, method={"rank": -3})
     with pytest.raises(DataError, match="there is no task"):
@@ -133,6 +192,8 @@ def test_mistakes_are_found_before_anything_is_computed(folders: tuple[str, str]
 
 
 def test_labels_keep_sweeps_apart(folders: tuple[str, str]) -> None:
+    arms = sweep.arms(["rmadapter"], {}, {"workers": 1, "lr": 0.1})
+    assert [arm.label for arm in arms] == ["rmadapter lr=0.1"] and arms[0].changes["train"]["workers"] == 1
     labels = {run.label for run in plan(folders, shots=(1, 16), seeds=(1,), method={"rank": 4}).runs}
     usual = "epochs=1 batch_size=4"
     assert labels == {
@@ -140,15 +201,89 @@ def test_labels_keep_sweeps_apart(folders: tuple[str, str]) -> None:
     }
 
 
-def test_an_id_does_not_depend_on_where_the_data_lie(folders: tuple[str, str], tmp_path: Path) -> None:
-    import shutil
-
-    moved = str(shutil.copytree(folders[0], tmp_path / "plants"))
-    assert [run.id for run in plan((moved,)).runs] == [run.id for run in plan(folders[:1]).runs]
+def test_an_id_does_not_depend_on_where_the_data_lie(
+    folders: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = moved(folders[0], tmp_path / "plants")
+    assert [run.id for run in plan((copy,)).runs] == [run.id for run in plan(folders[:1]).runs]
+    monkeypatch.chdir(tmp_path)
+    assert plan(("./plants/",)) == plan(("plants",))
     rows = json.loads((tmp_path / "plants" / "split.json").read_text())
     rows["test"] = rows["test"][1:]
     (tmp_path / "plants" / "split.json").write_text(json.dumps(rows))
-    assert not {run.id for run in plan((moved,)).runs} & {run.id for run in plan(folders[:1]).runs}
+    assert not {run.id for run in plan((copy,)).runs} & {run.id for run in plan(folders[:1]).runs}
+
+
+def test_other_pixels_are_other_data(folders: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = moved(folders[0], tmp_path / "plants")
+    rows = json.loads((tmp_path / "plants" / "split.json").read_text())
+    seen = plan((copy,), seeds=(1,), methods=["zero_shot"])
+    turn(tmp_path / "plants", rows["test"][0][0])
+    tested = plan((copy,), seeds=(1,), methods=["zero_shot"])
+    assert [run.id for run in tested.runs] == [run.id for run in seen.runs]  # it learned from the same
+    assert [a.key == b.key for a, b in zip(seen.runs[0].wanted, tested.runs[0].wanted, strict=True)] == [False, True]
+    turn(tmp_path / "plants", rows["train"][0][0])
+    learned = plan((copy,), seeds=(1,), methods=["zero_shot"])
+    assert learned.runs[0].id != seen.runs[0].id and learned.runs[0].wanted == tested.runs[0].wanted
+    before = plan(("pictograms/plants",), seeds=(1,), methods=["zero_shot"]).runs[0]
+    monkeypatch.setattr("rmadapter.data.pictograms.version", lambda: "other artwork")
+    after = plan(("pictograms/plants",), seeds=(1,), methods=["zero_shot"]).runs[0]
+    assert after.id != before.id and not {w.key for w in after.wanted} & {w.key for w in before.wanted}
+
+
+def turn(folder: Path, name: str) -> None:
+    """Replace an image by its mirror image."""
+    file = next(path for path in (folder / name, folder / "images" / name) if path.is_file())
+    with Image.open(file) as image:
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(file)
+
+
+def test_a_plan_hashes_each_task_once(folders: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from rmadapter import kit
+
+    tasks, files, hash_task, hash_file = [], [], ra.Task.sha256, kit._file_hash
+    monkeypatch.setattr(ra.Task, "sha256", lambda task: tasks.append(task.name) or hash_task(task))
+    monkeypatch.setattr(kit, "_file_hash", lambda path: files.append(path) or hash_file(path))
+    plan(folders, seeds=(1, 2))
+    assert len(tasks) == 2 and len(files) == len(set(files)) > 0
+
+
+def test_what_cannot_be_read_is_looked_for_once_and_listed(
+    folders: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rmadapter import kit
+
+    copy, look, looks = moved(folders[0], tmp_path / "plants"), kit.without_broken, []
+    rows = json.loads((tmp_path / "plants" / "split.json").read_text())
+    name = rows["train"][0][0]
+    next(p for p in (tmp_path / "plants" / name, tmp_path / "plants" / "images" / name) if p.is_file()).write_bytes(b"")
+    monkeypatch.setattr(kit, "without_broken", lambda task: looks.append(task.name) or look(task))
+    wanted = plan((copy,), seeds=(1,), common={"skip_broken": True})
+    with pytest.warns(UserWarning, match="left out of .*: 1 unreadable, see "):
+        sweep.run(wanted, tmp_path / "sweep")
+    assert len(looks) == 1 and not Grid.read(wanted, Store(tmp_path / "sweep")).open
+    (listed,) = (tmp_path / "sweep" / "skipped").iterdir()
+    assert listed.read_text().startswith(f"path,reason\n{name},is empty")
+
+
+def test_jobs_share_the_threads_and_may_have_loader_processes_of_their_own(
+    folders: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)  # not the machine's cores: a user may allow fewer
+    arms = sweep.arms(["rmadapter"], {}, {**QUICK, "workers": 1})
+    wanted = sweep.plan("base-to-novel", arms, data=folders, seeds=(1,))
+    sweep.run(wanted, tmp_path, jobs=2)
+    grid = Grid.read(wanted, Store(tmp_path))
+    assert not grid.open and not multiprocessing.active_children()
+    assert {result.machine["threads"] for result in grid.results.values() if result} == {3}
+
+
+def test_jobs_share_the_bytes_for_decoded_images() -> None:
+    from rmadapter.data.loader import MEMORY
+
+    assert sweep.Kit("cpu", jobs=4).pixels._left == MEMORY // 4
 
 
 def test_two_sweeps_share_a_folder(folders: tuple[str, str], tmp_path: Path) -> None:

@@ -20,7 +20,12 @@ def grid(protocol: str, roles: tuple[str, ...], values: Values, shots: tuple[int
     for (label, task, seed), numbers in values.items():
         for index, count in enumerate(shots):
             wanted = tuple(
-                Wanted(role=role.partition(" ")[0], data=role.partition(" ")[2] or task, classes="all", split=role)
+                Wanted(
+                    role=role.partition(" ")[0],
+                    data=role.partition(" ")[2] or task,
+                    classes=role if role in ("base", "novel") else "all",
+                    split=role,
+                )
                 for role in roles
             )
             run = Planned(
@@ -33,29 +38,19 @@ def grid(protocol: str, roles: tuple[str, ...], values: Values, shots: tuple[int
             )
             runs.append(run)
             own = numbers if len(shots) == 1 else numbers[index : index + 1]
-            scores = {
-                f"{want.data} all" + ("" if len({w.key for w in wanted}) == len(wanted) else want.role): Scored(
-                    split=want.split, accuracy=v, mean_class_accuracy=v, ece=2, images=1, classes=2, seconds=0
-                )
-                for want, v in zip(wanted, own, strict=True)
-                if not math.isnan(v)
-            }
+            scores = {want.key: scored(want, v) for want, v in zip(wanted, own, strict=True) if not math.isnan(v)}
             if not all(math.isnan(v) for v in own):
                 results[run.id] = Result(id=run.id, recipe={}, backbone="b", split="s", scores=scores)
     return Grid(Plan(protocol=protocol, runs=tuple(runs)), {run.id: results.get(run.id) for run in runs})
 
 
+def scored(want: Wanted, accuracy: float) -> Scored:
+    where = {"data": want.data, "split": want.split, "images": 1, "classes": 2, "seconds": 0}
+    return Scored(accuracy=accuracy, mean_class_accuracy=accuracy, ece=2, **where)
+
+
 def base_to_novel(values: Values) -> Grid:
-    found = grid("base-to-novel", ("base", "novel"), values)
-    runs = tuple(
-        run.model_copy(update={"wanted": tuple(w.model_copy(update={"classes": w.role}) for w in run.wanted)})
-        for run in found.plan.runs
-    )
-    results = {}
-    for key, result in found.results.items():
-        scores = {} if result is None else {k.replace(" all", " "): v for k, v in result.scores.items()}
-        results[key] = None if result is None else result.model_copy(update={"scores": scores})
-    return Grid(Plan(protocol="base-to-novel", runs=runs), results)
+    return grid("base-to-novel", ("base", "novel"), values)
 
 
 BOTH: Values = {
@@ -97,7 +92,19 @@ def test_a_hole_is_shown_and_no_mean_goes_over_it() -> None:
     failed = Result(id="ours-t2-2-16", recipe={}, backbone="b", split="s", error="the loss is not finite\n more")
     text = markdown(Grid(found.plan, {**found.results, "ours-t2-2-16": failed}))
     assert "- ours, t2, seed 2, 16 shots (ours-t2-2-16) failed: the loss is not finite\n" in text
-    assert "missing" not in markdown(base_to_novel(BOTH))
+    whole = base_to_novel(BOTH)
+    assert "missing" not in markdown(whole) and "Left out" not in markdown(whole)
+    merged = Grid(whole.plan.model_copy(update={"superseded": 2}), whole.results)
+    assert "Left out for newer runs of the same method, data, shots and seed: 2 runs of older plans." in markdown(
+        merged
+    )
+
+
+def test_an_attempt_that_failed_hides_no_score() -> None:
+    whole = base_to_novel(BOTH)
+    late = {key: r and r.model_copy(update={"error": "the disk was full"}) for key, r in whole.results.items()}
+    found = Grid(whole.plan, late)
+    assert markdown(found) == markdown(whole) and as_csv(found) == as_csv(whole)
 
 
 def test_a_method_that_was_not_asked_for_everywhere_has_no_mean() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 
 TEMPORARY = ".part"
 """How the name of a file ends while it is written; a kill can leave one behind."""
+TRIES, PAUSE = 3, 0.1
+"""How often a file is moved into place, and seconds in between: Windows refuses while somebody reads the old one."""
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
@@ -33,7 +38,7 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
-        temporary.replace(path)
+        _replace(temporary, path)
     except OSError as error:
         raise UserError(
             f"cannot write {path}", got=error.strerror, remedy="free space or name another folder"
@@ -41,6 +46,24 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    for tried in range(1, TRIES + 1):
+        try:
+            temporary.replace(path)
+            return
+        except PermissionError:
+            if tried == TRIES:
+                raise
+            time.sleep(PAUSE)
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """Rows, the header among them, as CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def write_text(path: Path, text: str) -> None:

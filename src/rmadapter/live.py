@@ -22,7 +22,8 @@ class Watch:
     def __init__(self, plan: Plan, store: Store, jobs: int) -> None:
         self.plan, self.store, self.jobs = plan, store, jobs
         self.grid = Grid.read(plan, store)
-        self.known = {run.id for run in plan.runs if is_done(self.grid.results[run.id], run)}
+        self.before = self.grid.results  # an error among them is of an earlier call, and its run is tried again
+        self.known = {run.id for run in plan.runs if is_done(self.before[run.id], run)}
         self.cached = len(self.known)
 
     def look(self) -> list[tuple[Planned, Result]]:
@@ -31,7 +32,9 @@ class Watch:
         news = []
         for run in self.plan.runs:
             result = self.grid.results[run.id]
-            if run.id not in self.known and result is not None and (result.error or is_done(result, run)):
+            if run.id in self.known or result is None or result == self.before[run.id]:
+                continue
+            if result.error or is_done(result, run):
                 self.known.add(run.id)
                 news.append((run, result))
         return news
@@ -108,6 +111,6 @@ def watching(plan: Plan, store: Store, jobs: int, visible: bool = True) -> Itera
 def _line(run: Planned, result: Result, watch: Watch) -> str:
     what = f"{len(watch.known)}/{len(watch.plan.runs)} {run.label}, {run.recipe['data']}, seed {run.recipe['seed']}"
     if result.error:
-        return f"{what}: failed: {result.error.strip().splitlines()[0]}"
-    scores = ", ".join(f"{want.role} {result.scores[want.key].accuracy:.1f}" for want in run.wanted[:3])
+        return f"{what}: failed: {result.reason}"
+    scores = ", ".join(f"{want.role} {found.accuracy:.1f}" for want in run.wanted[:3] if (found := result.score(want)))
     return f"{what}: {scores} ({sum(result.seconds.values()):.0f} s); {watch.remaining()}"

@@ -13,6 +13,7 @@ from rmadapter.data import task_names
 from rmadapter.errors import SettingError, unknown
 
 Classes = Literal["base", "novel", "all"]
+"""Which of a task's: the first half, the other, or both."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,11 @@ def legs(name: str, data: Sequence[str], source: str | None, shots: Sequence[int
         shots: images a class; empty: the protocol's own.
 
     Raises:
-        SettingError: for an unknown protocol, or a source where there is none.
+        SettingError: for an unknown protocol, no data, or a source where there is none.
     """
     chosen = protocol(name)
+    if not data:
+        raise SettingError("no data are named", allowed="tasks or folders, or the one word pictograms")
     if source is not None and chosen.legs is not _from_source:
         raise SettingError(f"{name} has no source", got=source, remedy="leave out --source")
     return chosen.legs(Choice(tuple(_expand(name, data)), source, tuple(shots) or chosen.default_shots))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rmadapter import plots
 from rmadapter.data.task import Split
 from rmadapter.evaluation import Scores
-from rmadapter.files import write_atomic, write_text
+from rmadapter.files import csv_text, write_atomic, write_text
 
 TILE, LINE, GAP = 128, 15, 8
 MISTAKES = 24
@@ -73,22 +71,14 @@ def write_tables(scores: Scores, split: Split, folder: Path) -> None:
         for row in by_class(scores, names)
     )
     header = ("class", "images", "right", "accuracy", "most_confused_with", "confused")
-    write_text(folder / "per_class.csv", _csv(header, classes))
+    write_text(folder / "per_class.csv", csv_text([header, *classes]))
     cells = ((name, *row) for name, row in zip(names, scores.confusion.tolist(), strict=True))
-    write_text(folder / "confusion.csv", _csv(("true \\ predicted", *names), cells))
+    write_text(folder / "confusion.csv", csv_text([("true \\ predicted", *names), *cells]))
     items = (
         (item.picture.name, names[item.label], names[predicted], f"{confidence:.6f}")
         for item, predicted, confidence in zip(split, scores.predicted, scores.confidence, strict=True)
     )
-    write_text(folder / "predictions.csv", _csv(("image", "true", "predicted", "confidence"), items))
-
-
-def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
+    write_text(folder / "predictions.csv", csv_text([("image", "true", "predicted", "confidence"), *items]))
 
 
 def write_pictures(scores: Scores, split: Split, title: str, folder: Path) -> None:

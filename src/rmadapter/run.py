@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rmadapter import adapter, checkpoint, provenance
 from rmadapter.backbones import Backbone, load_backbone
@@ -18,12 +19,12 @@ from rmadapter.errors import AdapterError, DataError, UserError
 from rmadapter.files import new_folder, write_json, write_text
 from rmadapter.methods import method_class
 from rmadapter.progress import counter
+from rmadapter.protocols import Classes
 from rmadapter.recipe import Recipe
 from rmadapter.settings import Settings
 from rmadapter.train import FIT, STEPS, Fit, fit
 
 RUN, TASK, SKIPPED = "run.json", "task.json", "skipped.csv"
-Classes = Literal["base", "novel", "all"]
 
 
 class Record(Settings):
@@ -56,12 +57,6 @@ def load_recipe_task(recipe: Recipe) -> Task:
     return load_task(recipe.data, split_seed=recipe.split_seed, template=recipe.template)
 
 
-def load_whole_task(recipe: Recipe) -> Task:
-    """The same without the images that cannot be read, where the recipe says to leave them out."""
-    task = load_recipe_task(recipe)
-    return without_broken(task)[0] if recipe.skip_broken else task
-
-
 def train(
     recipe: Recipe,
     out: Path,
@@ -71,6 +66,7 @@ def train(
     show_progress: bool = True,
     backbone: Backbone | None = None,
     task: Task | None = None,
+    compared: Callable[[dict[str, Any]], Mapping[str, Any]] = dict,
 ) -> Fit | None:
     """Run a recipe into a folder: adapter, log, split, and ``run.json`` with the recipe and what it was computed with.
 
@@ -81,6 +77,7 @@ def train(
         device: for a backbone that is loaded here.
         show_progress: show bars, where standard error is a terminal.
         backbone, task: the recipe's own, where they are loaded already.
+        compared: what of a recipe must be the same to go on with a run; all of it, unless the caller knows better.
 
     Returns:
         What training did, or None when the run in ``out`` was finished already.
@@ -90,7 +87,7 @@ def train(
     """
     resume = resume and (out / RUN).exists()  # what was killed before it wrote anything starts
     if resume:
-        started = _check_same(recipe, out)
+        started = _check_same(recipe, out, compared)
         if adapter.is_whole(out):
             (out / checkpoint.FILE).unlink(missing_ok=True)
             _finish(out, started)  # a kill may have come just before
@@ -157,10 +154,10 @@ def read_run(folder: Path) -> Record:
     return Record.read(folder / RUN, AdapterError)
 
 
-def _check_same(recipe: Recipe, out: Path) -> Record:
+def _check_same(recipe: Recipe, out: Path, compared: Callable[[dict[str, Any]], Mapping[str, Any]]) -> Record:
     """The record of a run to go on with. Raises AdapterError when there is none, or its recipe is another."""
     record = read_run(out)
-    started, wanted = record.recipe.plain(), recipe.plain()
+    started, wanted = compared(record.recipe.plain()), compared(recipe.plain())
     changed = [key for key in wanted if started[key] != wanted[key]]
     if changed:
         raise AdapterError(

@@ -14,7 +14,8 @@ from rmadapter.evaluation import Scores, logits, score
 from rmadapter.files import new_folder, write_json
 from rmadapter.method import Method
 from rmadapter.progress import counter
-from rmadapter.run import Classes, cut, device_of, read_run, task_of
+from rmadapter.protocols import Classes
+from rmadapter.run import cut, device_of, read_run, task_of
 
 EVALUATION = "evaluation"
 """The folder inside a run's; it holds a folder for each task and choice of classes."""

@@ -3,6 +3,7 @@
 FOLDER/plans/NAME.json      which runs a protocol wants, under which labels
 FOLDER/results/ID.json      one run: its recipe, its scores, what it was computed with; or its error
 FOLDER/runs/ID/             the adapter and its log
+FOLDER/skipped/TASK.csv     images of a task that were left out, since they cannot be read
 FOLDER/locks/ID             held by the process that computes the run; the system frees it when the process dies
 """
 
@@ -10,24 +11,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from rmadapter.errors import DataError
-from rmadapter.files import write_json
+from rmadapter.data.check import Broken, table
+from rmadapter.errors import DataError, UserError
+from rmadapter.files import write_json, write_text
+from rmadapter.protocols import Classes
 from rmadapter.settings import Settings
 
-FORMAT = 1
+FORMAT = 2
 """Of a result; a change of what results mean changes every id."""
 
 
 class Scored(Settings):
     """Scores on one task's classes."""
 
+    data: str
+    """The task's name or folder when it was scored."""
     split: str
     """Hash of the test task."""
     accuracy: float
@@ -47,10 +53,10 @@ class Scored(Settings):
 class Result(Settings):
     """``results/ID.json``."""
 
-    format: Literal[1] = 1
-    """Of this file."""
+    format: Literal[2] = 2
+    """Of this file; a sweep of another format needs a folder of its own."""
     id: str
-    """Hash of the recipe, the backbone's weights and the split."""
+    """Hash of the recipe, the backbone's weights and what is learned from."""
     recipe: dict[str, Any]
     """Every setting."""
     backbone: str
@@ -58,9 +64,9 @@ class Result(Settings):
     split: str
     """Hash of the training task."""
     scores: dict[str, Scored] = {}
-    """By task and classes, ``pictograms/animals base``."""
+    """By the test task's hash and classes; see ``Wanted.key``."""
     error: str | None = None
-    """Why the run failed; none: it did not."""
+    """Why the last attempt failed, which costs no score; none: it did not."""
     sweep: str = ""
     """The call of bench that computed it last."""
     trained_parameters: int | None = None
@@ -78,6 +84,16 @@ class Result(Settings):
     commit: str | None = None
     """Of the checkout that the package runs from."""
 
+    @property
+    def reason(self) -> str:
+        """The error in one line: a message's first, a traceback's last."""
+        lines = (self.error or "").strip().splitlines() or [""]
+        return lines[-1] if "Traceback" in lines[0] else lines[0]
+
+    def score(self, wanted: Wanted) -> Scored | None:
+        """What a plan wants, if it is there."""
+        return self.scores.get(wanted.key)
+
 
 class Wanted(Settings):
     """A score that a plan wants of a run."""
@@ -86,15 +102,15 @@ class Wanted(Settings):
     """base, novel, all, source or target."""
     data: str
     """The task's name or folder."""
-    classes: Literal["base", "novel", "all"]
+    classes: Classes
     """Chosen among."""
     split: str
-    """Hash of the test task."""
+    """Hash of the test task: prompt, class names, and the content of its images."""
 
     @property
     def key(self) -> str:
-        """Where the score stands in a result."""
-        return f"{self.data} {self.classes}"
+        """Where the score stands in a result: not under a path, which may be written in several ways."""
+        return f"{self.split[:16]} {self.classes}"
 
 
 class Planned(Settings):
@@ -113,6 +129,17 @@ class Planned(Settings):
     wanted: tuple[Wanted, ...]
     """What is scored."""
 
+    @property
+    def cell(self) -> tuple[object, ...]:
+        """Which number of a table it is for."""
+        return self.label, *(self.recipe[key] for key in ("data", "shots", "seed"))
+
+    def also(self, older: Planned) -> Planned:
+        """The same run, with what an older plan wants besides."""
+        taken = {name for want in self.wanted for name in _names(want)}
+        more = [want for want in older.wanted if not taken & _names(want)]
+        return self.model_copy(update={"wanted": (*self.wanted, *more)})
+
 
 class Plan(Settings):
     """``plans/NAME.json``: the grid of a sweep."""
@@ -121,6 +148,12 @@ class Plan(Settings):
     """Its name."""
     runs: tuple[Planned, ...]
     """In the order in which they are computed."""
+    skipped: dict[str, tuple[Broken, ...]] = {}
+    """By task, images that are left out since they cannot be read, where that was asked for."""
+    asked: int = 0
+    """When it was asked for last, in nanoseconds since 1970: of two plans the later one holds."""
+    superseded: int = 0
+    """Older runs that are left out for newer ones, where several plans were made one."""
 
 
 def digest(content: Any) -> str:
@@ -128,14 +161,15 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def run_id(recipe: Mapping[str, Any], backbone: str, split: str) -> str:
-    """What a run's result is called: the hash of all that decides it.
+def decides(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a recipe decides a run, beside the backbone's weights and the data: no place, no number of workers."""
+    kept = {key: value for key, value in recipe.items() if key not in ("data", "backbone", "pretrained")}
+    return {**kept, "train": {key: value for key, value in recipe["train"].items() if key != "workers"}}
 
-    Paths do not: the backbone's and the split's hashes stand for where they come from. Nor does the number of workers.
-    """
-    decides = {key: value for key, value in recipe.items() if key not in ("data", "backbone", "pretrained")}
-    decides["train"] = {key: value for key, value in recipe["train"].items() if key != "workers"}
-    return digest([FORMAT, decides, backbone, split])[:16]
+
+def run_id(recipe: Mapping[str, Any], backbone: str, split: str) -> str:
+    """What a run's result is called: the hash of all that decides it; hashes stand for the backbone and the data."""
+    return digest([FORMAT, decides(recipe), backbone, split])[:16]
 
 
 class Store:
@@ -146,9 +180,9 @@ class Store:
 
     def create(self) -> None:
         """Make the folders. Raises DataError where the folder holds something else."""
-        if self.folder.exists() and any(self.folder.iterdir()) and not (self.folder / "plans").is_dir():
-            raise DataError(f"{self.folder} holds something else than a sweep", remedy="name another folder")
         try:
+            if self.folder.exists() and any(self.folder.iterdir()) and not (self.folder / "plans").is_dir():
+                raise DataError(f"{self.folder} holds something else than a sweep", remedy="name another folder")
             for name in ("plans", "results", "runs", "locks"):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -168,12 +202,20 @@ class Store:
         write_json(self.folder / "results" / f"{result.id}.json", result.plain())
 
     def write_plan(self, plan: Plan) -> None:
-        """Note what a sweep wants; the same plan again changes nothing."""
-        name = f"{plan.protocol}-{digest(plan.plain())[:8]}.json"
-        write_json(self.folder / "plans" / name, plan.plain())
+        """Note what a sweep wants, and what was left out; the same plan again is the newest once more."""
+        content = plan.model_copy(update={"asked": time.time_ns()}).plain()
+        name = f"{plan.protocol}-{digest(content['runs'])[:8]}.json"
+        write_json(self.folder / "plans" / name, content)
+        for data, broken in plan.skipped.items():
+            self.skipped(data).parent.mkdir(exist_ok=True)
+            write_text(self.skipped(data), table(broken))
+
+    def skipped(self, data: str) -> Path:
+        """The list of a task's images that were left out."""
+        return self.folder / "skipped" / f"{Path(data).name}-{digest(data)[:8]}.csv"
 
     def plans(self) -> list[Plan]:
-        """Every plan, those of a protocol as one, so that sweeps into one folder make one table.
+        """Every plan, those of a protocol as one, so that sweeps into one folder make one table; see ``merge``.
 
         Raises:
             DataError: for a folder without plans.
@@ -181,32 +223,62 @@ class Store:
         files = sorted((self.folder / "plans").glob("*.json"))
         if not files:
             raise DataError(f"{self.folder} holds no sweep", remedy="name a folder that rmadapter bench wrote")
-        merged: dict[str, dict[str, Planned]] = {}
-        for plan in (Plan.read(file, DataError) for file in files):
-            merged.setdefault(plan.protocol, {}).update({run.id + run.label: run for run in plan.runs})
-        return [Plan(protocol=name, runs=tuple(runs.values())) for name, runs in merged.items()]
+        by_protocol: dict[str, list[Plan]] = {}
+        for plan in sorted((Plan.read(file, DataError) for file in files), key=lambda plan: plan.asked):
+            by_protocol.setdefault(plan.protocol, []).append(plan)
+        return [merge(plans) for plans in by_protocol.values()]
 
     @contextmanager
     def lock(self, run: str) -> Iterator[bool]:
-        """Hold a run; yields False when another process does."""
+        """Hold a run; yields False when another process does. Raises UserError where no lock can be made."""
         lock = FileLock(self.folder / "locks" / run)
         try:
             lock.acquire(blocking=False)
         except Timeout:
             yield False
             return
+        except OSError as error:
+            raise UserError(
+                f"cannot lock {lock.lock_file}", got=error.strerror, remedy="name a folder that can be written to"
+            ) from error
         try:
             yield True
         finally:
             lock.release()
 
 
+def merge(plans: Sequence[Plan]) -> Plan:
+    """Plans of one protocol as one, given from the oldest to the newest.
+
+    A run that several plans have wants what any of them does. Where runs of the same method, data, shots and seed
+    differ, since a default, the data or the weights have changed in between, the newest plan's holds.
+    """
+    kept: dict[tuple[str, str], Planned] = {}
+    cells: set[tuple[object, ...]] = set()
+    for plan in reversed(plans):
+        for run in plan.runs:
+            name = (run.id, run.label)
+            if name in kept:
+                kept[name] = kept[name].also(run)
+            elif run.cell not in cells:
+                kept[name] = run
+                cells.add(run.cell)
+    names = dict.fromkeys((run.id, run.label) for plan in plans for run in plan.runs)
+    runs = tuple(kept[name] for name in names if name in kept)
+    return plans[-1].model_copy(update={"runs": runs, "superseded": len(names) - len(kept)})
+
+
 def is_done(result: Result | None, planned: Planned) -> bool:
-    """Whether a result has everything that a plan wants of it."""
-    return result is not None and result.error is None and not missing(result, planned)
+    """Whether a result has everything that a plan wants of it, whatever an attempt to add to it came to."""
+    return not missing(result, planned)
 
 
 def missing(result: Result | None, planned: Planned) -> list[Wanted]:
-    """What a plan wants and a result has not; a score on another split of the task's does not count."""
-    scores = result.scores if result else {}
-    return [want for want in planned.wanted if want.key not in scores or scores[want.key].split != want.split]
+    """What a plan wants and a result has not, each once."""
+    wanted = {want.key: want for want in planned.wanted if result is None or result.score(want) is None}
+    return list(wanted.values())
+
+
+def _names(wanted: Wanted) -> set[tuple[str, ...]]:
+    """What a score may be known by: its test items or where these are."""
+    return {(wanted.role, wanted.key), (wanted.role, wanted.data, wanted.classes)}

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import threading
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import wait
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from rmadapter import adapter, protocols, provenance
 from rmadapter.data.task import Task
 from rmadapter.errors import SettingError, UserError
+from rmadapter.kit import Kit
 from rmadapter.recipe import Recipe, resolve
-from rmadapter.store import Plan, Planned, Result, Scored, Store, Wanted, digest, is_done, missing, run_id
+from rmadapter.store import Plan, Planned, Result, Scored, Store, Wanted, decides, is_done, missing, run_id
 
 POLL = 0.5
 """Seconds between two looks at what other processes do."""
+SECONDS = ("setup", "train", "evaluate")
+"""What a run's time is spent on."""
 
 
 @dataclass(frozen=True)
@@ -33,51 +37,16 @@ class Arm:
     """As ``recipe.resolve`` takes them: top-level keys, and the tables ``method`` and ``train``."""
 
 
-@dataclass
-class Kit:
-    """What the runs of a process share: backbones, tasks, and decoded test images within a budget of bytes."""
-
-    device: str
-    _backbones: dict[tuple[str, str | None], Any] = field(default_factory=dict)
-    _tasks: dict[tuple[str, int, str | None, bool], Task] = field(default_factory=dict)
-    _pixels: Any = None
-
-    def backbone(self, recipe: Recipe) -> Any:
-        """The recipe's backbone."""
-        from rmadapter.backbones import load_backbone
-
-        key = (recipe.backbone, recipe.pretrained)
-        if key not in self._backbones:
-            self._backbones[key] = load_backbone(*key, device=self.device)
-        return self._backbones[key]
-
-    def task(self, data: str, recipe: Recipe) -> Task:
-        """A task, split as the recipe says."""
-        from rmadapter.run import load_whole_task
-
-        key = (data, recipe.split_seed, recipe.template, recipe.skip_broken)
-        if key not in self._tasks:
-            self._tasks[key] = load_whole_task(recipe.model_copy(update={"data": data}))
-        return self._tasks[key]
-
-    @property
-    def pixels(self) -> Any:
-        """Decoded images."""
-        from rmadapter.data.loader import Pixels
-
-        if self._pixels is None:
-            self._pixels = Pixels()
-        return self._pixels
-
-
 def arms(methods: Sequence[str], method: Mapping[str, Any], train: Mapping[str, Any]) -> list[Arm]:
     """A labelled arm a method; settings of methods go to those that have them.
 
     Raises:
-        SettingError: for a setting that none of the methods has.
+        SettingError: for no method, or a setting that none of them has.
     """
-    from rmadapter.methods import method_class
+    from rmadapter.methods import method_class, method_names
 
+    if not methods:
+        raise SettingError("no methods are named", allowed=", ".join(method_names()))
     has = {name: set(method_class(name).Settings.model_fields) for name in methods}
     for key in method:
         if not any(key in names for names in has.values()):
@@ -85,7 +54,8 @@ def arms(methods: Sequence[str], method: Mapping[str, Any], train: Mapping[str, 
     made = []
     for name in methods:
         own = {key: value for key, value in method.items() if key in has[name]}
-        changed = " ".join(f"{key}={value}" for key, value in {**own, **train}.items())
+        telling = {key: value for key, value in {**own, **train}.items() if key != "workers"}  # which change no score
+        changed = " ".join(f"{key}={value}" for key, value in telling.items())
         made.append(Arm(f"{name} {changed}".strip(), {"method": {"name": name, **own}, "train": dict(train)}))
     return made
 
@@ -110,7 +80,11 @@ def plan(
     Raises:
         SettingError, DataError, BackboneError: whatever cannot work, before anything is computed.
     """
+    if not seeds:
+        raise SettingError("no seeds are named", allowed="whole numbers from 0")
     kit, runs = Kit(device), []
+    data = [PurePath(name).as_posix() for name in data]  # ./A/ is A, in tables too
+    source = None if source is None else PurePath(source).as_posix()
     for seed in seeds:
         for leg in protocols.legs(protocol, data, source, shots):
             for arm in arms:
@@ -118,7 +92,8 @@ def plan(
                 recipe = resolve(None, {**(common or {}), **arm.changes, **where})
                 label = " ".join([arm.label, *_unusual(protocol, recipe)])
                 runs.append(_planned(label, recipe, leg, kit))
-    return Plan(protocol=protocol, runs=tuple({run.id + run.label: run for run in runs}.values()))
+    skipped = {name: tuple(broken) for name, broken in kit.skipped.items()}
+    return Plan(protocol=protocol, runs=tuple({run.id + run.label: run for run in runs}.values()), skipped=skipped)
 
 
 def _unusual(protocol: str, recipe: Recipe) -> list[str]:
@@ -131,15 +106,11 @@ def _unusual(protocol: str, recipe: Recipe) -> list[str]:
 
 
 def _planned(label: str, recipe: Recipe, leg: protocols.Leg, kit: Kit) -> Planned:
-    from rmadapter.run import cut
-
     wanted = tuple(
-        Wanted(role=e.role, data=e.data, classes=e.classes, split=cut(kit.task(e.data, recipe), e.classes).sha256())
+        Wanted(role=e.role, data=e.data, classes=e.classes, split=kit.tested(e.data, e.classes, recipe))
         for e in leg.evaluations
     )
-    identity = kit.backbone(recipe).identity()
-    backbone = digest({key: identity[key] for key in ("sha256", "shape", "preprocess")})  # wherever it was read from
-    split = kit.task(leg.data, recipe).sha256()
+    backbone, split = kit.weights(recipe), kit.learned(recipe)
     run = run_id(recipe.plain(), backbone, split)
     return Planned(id=run, label=label, recipe=recipe.plain(), backbone=backbone, split=split, wanted=wanted)
 
@@ -164,32 +135,43 @@ def run(
     store = Store(folder)
     store.create()
     store.write_plan(plan)
+    for data, broken in plan.skipped.items():
+        if broken:
+            warnings.warn(f"left out of {data}: {len(broken)} unreadable, see {store.skipped(data)}", stacklevel=2)
     sweep = f"{time.time_ns()}-{os.getpid()}"
     if jobs == 1:
-        work(plan, folder, device, sweep, watch)
-        return
+        work(plan, folder, Kit(device, skipped=plan.skipped), sweep, watch)
+    else:
+        _side_by_side(plan, folder, jobs, device, sweep, watch)
+
+
+def _side_by_side(plan: Plan, folder: Path, jobs: int, device: str, sweep: str, watch: Callable[[], None]) -> None:
+    """The same by several processes, which end with this one."""
+    import torch
+
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = max(1, torch.get_num_threads() // jobs)
     workers = [
-        context.Process(target=_worker, args=(plan.plain(), folder, device, sweep, threads), daemon=True)
-        for _ in range(jobs)
-    ]
-    for worker in workers:
-        worker.start()
+        context.Process(target=_worker, args=(plan.plain(), folder, device, sweep, jobs, threads)) for _ in range(jobs)
+    ]  # no daemons: these may not start the processes that --train.workers asks for
     try:
+        for worker in workers:
+            worker.start()
         while any(worker.is_alive() for worker in workers):
             wait([worker.sentinel for worker in workers if worker.is_alive()], POLL)
             watch()
     finally:
         for worker in workers:
-            worker.terminate()
+            if worker.is_alive():
+                worker.terminate()
+                worker.join()
     if any(worker.exitcode for worker in workers):
         raise UserError(
             "a worker of the sweep ended early", remedy="look at the messages above; the same command goes on"
         )
 
 
-def _worker(plan: dict[str, Any], folder: Path, device: str, sweep: str, threads: int) -> None:
+def _worker(plan: dict[str, Any], folder: Path, device: str, sweep: str, jobs: int, threads: int) -> None:
     """A process of its own; it ends when its parent does, also where that was killed."""
     import torch
 
@@ -197,12 +179,16 @@ def _worker(plan: dict[str, Any], folder: Path, device: str, sweep: str, threads
     if parent is not None:
         threading.Thread(target=lambda: wait([parent.sentinel]) and os._exit(1), daemon=True).start()
     torch.set_num_threads(threads)
-    work(Plan.parse(plan, "plan"), folder, device, sweep, lambda: None)
+    wanted = Plan.parse(plan, "plan")
+    try:
+        work(wanted, folder, Kit(device, jobs, wanted.skipped), sweep, lambda: None)
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
-def work(plan: Plan, folder: Path, device: str, sweep: str, watch: Callable[[], None]) -> None:
+def work(plan: Plan, folder: Path, kit: Kit, sweep: str, watch: Callable[[], None]) -> None:
     """Compute run after run until all are done or have failed; runs that others hold are waited for."""
-    store, kit, todo = Store(folder), Kit(device), list(plan.runs)
+    store, todo = Store(folder), list(plan.runs)
     while todo:
         held = []
         for planned in todo:
@@ -212,7 +198,7 @@ def work(plan: Plan, folder: Path, device: str, sweep: str, watch: Callable[[], 
                 if not mine:
                     held.append(planned)
                 elif not _is_over(store.read(planned.id), planned, sweep):
-                    store.write(compute(planned, store, kit, sweep))
+                    compute(planned, store, kit, sweep)
                     watch()
         if len(held) == len(todo):
             time.sleep(POLL)
@@ -224,49 +210,60 @@ def _is_over(result: Result | None, planned: Planned, sweep: str) -> bool:
     return failed_now or is_done(result, planned)
 
 
-def compute(planned: Planned, store: Store, kit: Kit, sweep: str) -> Result:
-    """A run's result, or its error: a failed run must not stop the others."""
-    known = store.read(planned.id)
-    empty = Result(id=planned.id, recipe=planned.recipe, backbone=planned.backbone, split=planned.split, sweep=sweep)
+def compute(planned: Planned, store: Store, kit: Kit, sweep: str) -> None:
+    """Bring a run's result up to what is wanted of it; a failure is recorded in it, and must not stop the others."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # notes for one run's user; its folder has them too
-            return _compute(planned, known if known and known.error is None else empty, store, kit, sweep)
+            _compute(planned, store, kit, sweep)
+        return
     except UserError as error:
-        return empty.model_copy(update={"error": str(error)})
+        said = str(error)
     except Exception:  # noqa: BLE001 (whatever it is, the other runs go on, and the record has the traceback)
-        return empty.model_copy(update={"error": traceback.format_exc()})
+        said = traceback.format_exc()
+    store.write(_known(planned, store).model_copy(update={"error": said, "sweep": sweep}))
 
 
-def _compute(planned: Planned, known: Result, store: Store, kit: Kit, sweep: str) -> Result:
-    from rmadapter.run import cut, read_run, train
+def _known(planned: Planned, store: Store) -> Result:
+    empty = Result(id=planned.id, recipe=planned.recipe, backbone=planned.backbone, split=planned.split)
+    return store.read(planned.id) or empty
+
+
+def _compute(planned: Planned, store: Store, kit: Kit, sweep: str) -> None:
+    """Train, unless that was done, and score what is missing; every score is written when it is there."""
+    from rmadapter.run import read_run, train
 
     begun = time.perf_counter()
     provenance.reset_peak_memory(kit.device)
     recipe, folder = Recipe.parse(planned.recipe, "recipe"), store.run_folder(planned.id)
-    backbone, task = kit.backbone(recipe), kit.task(str(planned.recipe["data"]), recipe)
+    own: dict[str, Any] = {
+        "backbone": kit.backbone(recipe),
+        "task": kit.task(recipe.data, recipe),
+        "device": kit.device,
+    }
     ready = time.perf_counter()
-    train(recipe, folder, resume=True, backbone=backbone, task=task, device=kit.device, show_progress=False)
-    method = adapter.load(folder, backbone=backbone)
-    trained = time.perf_counter()
-    scores = dict(known.scores)
-    for want in missing(known, planned):
-        part = cut(kit.task(want.data, recipe), want.classes)
-        scores[want.key] = _score(method, part, want, kit)
-    seconds = {"setup": ready - begun, "train": trained - ready, "evaluate": time.perf_counter() - trained}
-    return known.model_copy(
+    train(recipe, folder, resume=True, compared=decides, show_progress=False, **own)
+    method = adapter.load(folder, backbone=own["backbone"])
+    result = _known(planned, store).model_copy(
         update={
-            "scores": scores,
             "sweep": sweep,
+            "error": None,
             "trained_parameters": method.trained(),
             "training": read_run(folder).fit,
-            "seconds": {key: round(value + known.seconds.get(key, 0.0), 3) for key, value in seconds.items()},
-            "peak_memory": provenance.peak_memory(kit.device),
             "versions": provenance.versions(),
-            "machine": provenance.machine(str(backbone.device)),
+            "machine": provenance.machine(str(method.backbone.device)),
             "commit": provenance.commit(),
         }
     )
+    spent = {"setup": ready - begun, "train": time.perf_counter() - ready}
+    for want in missing(result, planned):
+        started = time.perf_counter()
+        scores = {**result.scores, want.key: _score(method, kit.part(want.data, want.classes, recipe), want, kit)}
+        spent["evaluate"] = time.perf_counter() - started
+        seconds = {key: round(result.seconds.get(key, 0.0) + spent.pop(key, 0.0), 3) for key in SECONDS}
+        peak = provenance.peak_memory(kit.device)
+        result = result.model_copy(update={"scores": scores, "seconds": seconds, "peak_memory": peak})
+        store.write(result)
 
 
 def _score(method: Any, part: Task, want: Wanted, kit: Kit) -> Scored:
@@ -275,4 +272,5 @@ def _score(method: Any, part: Task, want: Wanted, kit: Kit) -> Scored:
     begun = time.perf_counter()
     found = evaluate(method.predictor(part.classes, part.template), part.test, pixels=kit.pixels)
     kept = {key: value for key, value in found.summary().items() if key in Scored.model_fields}
-    return Scored.parse({**kept, "split": want.split, "seconds": round(time.perf_counter() - begun, 3)}, "scores")
+    where = {"data": want.data, "split": want.split, "seconds": round(time.perf_counter() - begun, 3)}
+    return Scored.parse({**kept, **where}, "scores")

@@ -6,15 +6,16 @@ differ by.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from rmadapter.evaluation import harmonic_mean
+from rmadapter.files import csv_text
 from rmadapter.store import Plan, Planned, Result, Store, is_done
+
+CSV = ("protocol", "method", "trained_on", "shots", "seed", "role", "tested_on", "classes", "accuracy", "ece", "id")
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,11 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
 
-
-Scores = dict[tuple[str, str, int, int], float]
-"""(label, column, shots, seed) to percent: what one task has."""
+    def __str__(self) -> str:
+        """As Markdown."""
+        lines = [f"| {' | '.join(('', *self.columns))} |", "| --- " * (len(self.columns) + 1) + "|"]
+        lines += [f"| {name} | {' | '.join(map(str, cells))} |" for name, cells in self.rows]
+        return f"## {self.title}\n\n" + "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -71,12 +74,12 @@ class Grid:
 
     @property
     def failed(self) -> list[tuple[Planned, str]]:
-        """Runs that failed, with the error's first line."""
+        """Runs that are not finished since they failed, with the error in one line."""
         found = []
         for run in self.open:
             result = self.results[run.id]
             if result is not None and result.error is not None:
-                found.append((run, result.error.strip().splitlines()[0 if "Traceback" not in result.error else -1]))
+                found.append((run, result.reason))
         return found
 
     def runs(self, **wanted: object) -> list[Planned]:
@@ -98,8 +101,8 @@ class Grid:
         result = self.results[run.id]
         for want in run.wanted:
             if want.role == role and data in (None, want.data):
-                found = result.scores.get(want.key) if result and result.error is None else None
-                return found.accuracy if found and found.split == want.split else None
+                found = result.score(want) if result else None
+                return found.accuracy if found else None
         return None
 
 
@@ -236,11 +239,7 @@ def markdown(grid: Grid) -> str:
     """All tables of a protocol as Markdown, and below them what is missing."""
     seeds = ", ".join(str(seed) for seed in grid.distinct("seed"))
     parts = [f"# {grid.plan.protocol}", f"Percent; mean over seeds {seeds} ± standard error. In bold: the best."]
-    for table in tables(grid):
-        lines = [f"| {' | '.join(('', *table.columns))} |", "| --- " * (len(table.columns) + 1) + "|"]
-        lines += [f"| {name} | {' | '.join(map(str, cells))} |" for name, cells in table.rows]
-        parts += [f"## {table.title}", "\n".join(lines)]
-    return "\n\n".join([*parts, *holes(grid)]) + "\n"
+    return "\n\n".join([*parts, *map(str, tables(grid)), *holes(grid)]) + "\n"
 
 
 def holes(grid: Grid) -> list[str]:
@@ -250,6 +249,9 @@ def holes(grid: Grid) -> list[str]:
         said.append(f"{len(grid.open)} of {len(grid.plan.runs)} runs are missing; what needs one is shown as –.")
     elif "–" in "".join(str(cell) for table in tables(grid) for _, cells in table.rows for cell in cells):
         said.append("–: a method was not asked for on every task, so it has no mean over them.")
+    if grid.plan.superseded:
+        many = f"{grid.plan.superseded} run{'s' * (grid.plan.superseded != 1)}"
+        said.append(f"Left out for newer runs of the same method, data, shots and seed: {many} of older plans.")
     for run, why in grid.failed:
         where = f"{run.label}, {run.recipe['data']}, seed {run.recipe['seed']}, {run.recipe['shots']} shots"
         said.append(f"- {where} ({run.id}) failed: {why}")
@@ -258,16 +260,12 @@ def holes(grid: Grid) -> list[str]:
 
 def as_csv(grid: Grid) -> str:
     """A row a score: protocol, label, what was trained on and how, what was tested on, accuracy, ECE, id."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(
-        ["protocol", "method", "trained_on", "shots", "seed", "role", "tested_on", "classes", "accuracy", "ece", "id"]
-    )
+    rows: list[list[object]] = [[*CSV]]
     for run in grid.plan.runs:
         result = grid.results[run.id]
         for want in run.wanted:
-            score = result.scores.get(want.key) if result and result.error is None else None
+            score = result.score(want) if result else None
             found = ["", ""] if score is None else [f"{score.accuracy:.4f}", f"{score.ece:.4f}"]
             head = [grid.plan.protocol, run.label, run.recipe["data"], run.recipe["shots"], run.recipe["seed"]]
-            table.writerow([*head, want.role, want.data, want.classes, *found, run.id])
-    return text.getvalue()
+            rows.append([*head, want.role, want.data, want.classes, *found, run.id])
+    return csv_text(rows)

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from rmadapter import __version__
-from rmadapter.cli import bench, demo, evaluate, listing, predict, tasks, train
+from rmadapter.cli import bench, demo, evaluate, listing, predict, reproduce, tasks, train
 from rmadapter.cli.options import GO_ON
 from rmadapter.errors import UserError
 
@@ -57,7 +57,7 @@ for command in (
     predict.predict,
     bench.bench,
     bench.report,
-    bench.reproduce,
+    reproduce.reproduce,
     listing.list_,
     tasks.tasks,
 ):

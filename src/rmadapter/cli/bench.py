@@ -1,4 +1,4 @@
-"""rmadapter bench, rmadapter report, rmadapter reproduce."""
+"""rmadapter bench and rmadapter report."""
 
 from __future__ import annotations
 
@@ -75,15 +75,16 @@ def bench(
         arms,
         data=split_list(data),
         source=source,
-        seeds=_numbers("--seeds", seeds, least=0),
-        shots=_numbers("--shots", shots or "", least=1),
+        seeds=numbers("--seeds", seeds, least=0),
+        shots=() if shots is None else numbers("--shots", shots, least=1),
         common=changes,
         device=device_of(device),
     )
-    _compute(plan, out, jobs, device_of(device))
+    complain(compute(plan, out, jobs, device_of(device)))
 
 
-def _compute(plan: Any, out: Path, jobs: int, device: str) -> None:
+def compute(plan: Any, out: Path, jobs: int, device: str) -> Any:
+    """Run a plan and print its tables and its time; returns the grid."""
     from rmadapter import sweep, tables
     from rmadapter.live import watching
     from rmadapter.store import Store
@@ -102,18 +103,27 @@ def _compute(plan: Any, out: Path, jobs: int, device: str) -> None:
     split = ", ".join(f"{key} {value:.0f} s" for key, value in parts.items())
     click.echo(f"{time.perf_counter() - begun:.0f} s now; all runs of this plan, summed over processes: {split}")
     click.echo(f"store: {out}; tables again by: rmadapter report {out}")
-    if grid.open:
-        raise UserError(f"{len(grid.open)} of {len(plan.runs)} runs failed", remedy="the same command tries them again")
+    return grid
 
 
-def _numbers(option: str, text: str, least: int) -> list[int]:
+def complain(grid: Any) -> None:
+    """Raise UserError where runs failed."""
+    failed, all_runs = len(grid.open), len(grid.plan.runs)
+    if failed:
+        raise UserError(f"{failed} of {all_runs} runs failed", remedy="the same command tries them again")
+
+
+def numbers(option: str, text: str, least: int) -> list[int]:
+    """'1, 2' as [1, 2]. Raises click.BadParameter for anything else, none at all, or a number below ``least``."""
     try:
-        numbers = [int(part) for part in split_list(text)]
+        found = [int(part) for part in split_list(text)]
     except ValueError:
-        raise click.BadParameter(f"{option} takes whole numbers separated by commas, not {text!r}") from None
-    if any(number < least for number in numbers):
-        raise click.BadParameter(f"{option}: {min(numbers)} is below {least}")
-    return numbers
+        found = []
+    if not found:
+        raise click.BadParameter(f"{option} takes whole numbers separated by commas, not {text!r}")
+    if min(found) < least:
+        raise click.BadParameter(f"{option}: {min(found)} is below {least}")
+    return found
 
 
 @click.command()
@@ -131,42 +141,3 @@ def report(folder: Path, form: str) -> None:
         return
     for index, grid in enumerate(grids):
         click.echo(tables.as_csv(grid).partition("\n")[2] if index else tables.as_csv(grid), nl=False)
-
-
-@click.command()
-@click.argument("recipe")
-@click.option("--data", default="pictograms", show_default=True, help="As in bench.")
-@click.option("--backbone", default="pictoclip-s", show_default=True, help="As in train.")
-@click.option("--pretrained", default="default", show_default=True, help="As in train.")
-@click.option("--seeds", default="1,2,3", show_default=True, help="Whole numbers, separated by commas.")
-@click.option("--out", type=click.Path(path_type=Path), help="The sweep's folder; default: reproduce/METHOD.")
-@click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Processes side by side.")
-@device_option
-def reproduce(
-    recipe: str, data: str, backbone: str, pretrained: str, seeds: str, out: Path | None, jobs: int, device: str
-) -> None:
-    """Run METHOD/PROTOCOL, such as rmadapter/base-to-novel, and print published beside measured numbers."""
-    from rmadapter import recipes, sweep
-    from rmadapter.run import device_of
-
-    method, _, protocol = recipe.partition("/")
-    protocol = protocol or "base-to-novel"
-    plan = sweep.plan(
-        protocol,
-        sweep.arms([method], {}, {}),
-        data=split_list(data),
-        seeds=_numbers("--seeds", seeds, least=0),
-        common={"backbone": backbone, "pretrained": pretrained},
-        device=device_of(device),
-    )
-    _compute(plan, out or Path("reproduce") / method, jobs, device_of(device))
-    click.echo(_beside(recipes.published(method, protocol), plan, backbone))
-
-
-def _beside(published: dict[str, Any], plan: Any, backbone: str) -> str:
-    """What the paper says, marked as such; what was measured stands above."""
-    if not published:
-        return f"published for {plan.protocol}: no numbers in this recipe"
-    numbers = ", ".join(f"{key} {value}" for key, value in published.items() if key != "setting")
-    same = " (another backbone and other data than measured here)" if backbone != "ViT-B-16" else ""
-    return f"published, not measured here: {numbers}; {published['setting']}{same}"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import NamedTuple
 
 from rmadapter.data.task import ImageFile, Item, Split, Task
 from rmadapter.errors import DataError
+from rmadapter.files import csv_text
 
 THREADS = 16
 """At most: a decoded image takes 3 bytes a pixel, and each thread holds one."""
@@ -33,25 +32,33 @@ def without_broken(task: Task, progress: Callable[[int], None] | None = None) ->
         progress: called with the number of images checked since its last call.
 
     Raises:
-        DataError: for a class that is left with no image to learn from, or with none to test on, where it had some.
+        DataError: as ``leave_out``.
     """
     broken: list[Broken] = []
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-
-        def readable(split: Split) -> tuple[Item, ...]:
-            kept = []
+        for split in (task.train, task.val, task.test):
             for item, reason in zip(split, pool.map(_reason, split), strict=True):
-                if reason is None:
-                    kept.append(item)
-                else:
+                if reason is not None:
                     broken.append(Broken(item.picture.name, reason))
                 if progress is not None:
                     progress(1)
-            return tuple(kept)
+    return leave_out(task, broken), broken
 
-        left = replace(
-            task, train_items=readable(task.train), val_items=readable(task.val), test_items=readable(task.test)
-        )
+
+def leave_out(task: Task, broken: Sequence[Broken]) -> Task:
+    """The whole task without some images.
+
+    Raises:
+        DataError: for a class that is left with no image to learn from, or with none to test on, where it had some.
+    """
+    if not broken:
+        return task
+    names = {one.path for one in broken}
+
+    def kept(split: Split) -> tuple[Item, ...]:
+        return tuple(item for item in split if item.picture.name not in names)
+
+    left = replace(task, train_items=kept(task.train), val_items=kept(task.val), test_items=kept(task.test))
     for before, after, use in ((task.train, left.train, "to learn from"), (task.test, left.test, "to test on")):
         gone = sorted(set(before.labels) - set(after.labels))
         if gone:
@@ -61,10 +68,8 @@ def without_broken(task: Task, progress: Callable[[int], None] | None = None) ->
                 got=f"{first.path} {first.reason}",
                 remedy="add images to the class, or remove it",
             )
-    if broken:
-        many = "1 image" if len(broken) == 1 else f"{len(broken)} images"
-        left = replace(left, note=f"{left.note}; left out: {many} that cannot be read")
-    return left, broken
+    many = "1 image" if len(broken) == 1 else f"{len(broken)} images"
+    return replace(left, note=f"{left.note}; left out: {many} that cannot be read")
 
 
 def _reason(item: Item) -> str | None:
@@ -79,9 +84,6 @@ def _reason(item: Item) -> str | None:
     return None
 
 
-def table(broken: list[Broken]) -> str:
+def table(broken: Sequence[Broken]) -> str:
     """As CSV with a header: path, reason."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([Broken._fields, *broken])
-    return text.getvalue()
+    return csv_text([Broken._fields, *broken])

@@ -180,6 +180,17 @@ def concepts(task: str) -> tuple[Concept, ...]:
 
 
 @lru_cache(maxsize=1)
+def version() -> str:
+    """Hash of the concepts and of the artwork, by the checksums that the archives hold: other artwork, other scenes."""
+    seen = hashlib.sha256((FOLDER / "concepts.json").read_bytes())
+    for style in STYLES:
+        with zipfile.ZipFile(FOLDER / "sprites" / f"{style}.zip") as archive:
+            rows = sorted((entry.filename, entry.CRC, entry.file_size) for entry in archive.infolist())
+        seen.update(json.dumps([style, rows]).encode())
+    return seen.hexdigest()[:16]
+
+
+@lru_cache(maxsize=1)
 def _themes() -> dict[str, tuple[Concept, ...]]:
     rows = json.loads((FOLDER / "concepts.json").read_text(encoding="utf-8"))
     found: dict[str, list[Concept]] = defaultdict(list)

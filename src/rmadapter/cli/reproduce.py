@@ -1,0 +1,107 @@
+"""rmadapter reproduce."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rmadapter.cli.bench import complain, compute, numbers
+from rmadapter.cli.options import device_option, split_list
+
+QUOTED = {"HM of means": "hm"}
+"""How a recipe calls a column, where it is not the column's name."""
+
+
+@click.command()
+@click.argument("recipe")
+@click.option("--data", default="pictograms", show_default=True, help="As in bench.")
+@click.option("--backbone", default="pictoclip-s", show_default=True, help="As in train.")
+@click.option("--pretrained", default="default", show_default=True, help="As in train.")
+@click.option("--seeds", default="1,2,3", show_default=True, help="Whole numbers, separated by commas.")
+@click.option("--out", type=click.Path(path_type=Path), help="The sweep's folder; default: reproduce/METHOD.")
+@click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Processes side by side.")
+@device_option
+def reproduce(
+    recipe: str, data: str, backbone: str, pretrained: str, seeds: str, out: Path | None, jobs: int, device: str
+) -> None:
+    """Run METHOD/PROTOCOL, such as rmadapter/base-to-novel, and print published beside measured numbers."""
+    from rmadapter import recipes, sweep
+    from rmadapter.run import device_of
+
+    method, _, protocol = recipe.partition("/")
+    protocol = protocol or "base-to-novel"
+    plan = sweep.plan(
+        protocol,
+        sweep.arms([method], {}, {}),
+        data=split_list(data),
+        seeds=numbers("--seeds", seeds, least=0),
+        common={"backbone": backbone, "pretrained": pretrained},
+        device=device_of(device),
+    )
+    grid = compute(plan, out or Path("reproduce") / method, jobs, device_of(device))
+    click.echo("\n" + beside(grid, recipes.published(method, protocol)))
+    complain(grid)
+
+
+def beside(grid: Any, published: dict[str, Any]) -> str:
+    """Published and measured means over tasks in one table, and the setting of each."""
+    from rmadapter.tables import Cell, Table, tables
+
+    means = tables(grid)[0]
+    quoted = [published.get(QUOTED.get(column, column)) for column in means.columns]
+    shown = [i for i, number in enumerate(quoted) if number is not None] or range(len(quoted))
+    _, cells = means.rows[0]
+    table = Table(
+        "published and measured",
+        tuple(means.columns[i] for i in shown),
+        (
+            ("published", tuple(Cell(quoted[i]) for i in shown)),
+            ("measured", tuple(cells[i] for i in shown)),
+        ),
+    )
+    measured = _setting(grid)
+    said = [
+        str(table),
+        f"Published, not measured here: {published.get('setting', 'this recipe quotes no numbers')}",
+        f"Measured: {measured['backbone']} ({measured['weights']}); {', '.join(measured['data'])}; "
+        f"{_list(measured['shots'])} shots; seeds {_list(measured['seeds'])}; mean ± standard error over seeds",
+    ]
+    differ = differences(measured, str(published.get("setting", "")))
+    if differ:
+        said.append(f"Not the same in both: {', '.join(differ)}. So the numbers are not to be compared.")
+    return "\n\n".join(said)
+
+
+def _setting(grid: Any) -> dict[str, Any]:
+    """What was measured on what: a sweep of one method has one backbone."""
+    recipe = grid.plan.runs[0].recipe
+    lists = {"data": grid.distinct("data"), "shots": grid.distinct("shots"), "seeds": grid.distinct("seed")}
+    return {"backbone": recipe["backbone"], "weights": recipe["pretrained"], **lists}
+
+
+def differences(measured: dict[str, Any], setting: str) -> list[str]:
+    """What a published setting says otherwise; what it does not say is not compared."""
+    if not setting:
+        return []
+    found = [] if _bare(measured["backbone"]) in _bare(setting) else ["backbone"]
+    if measured["weights"] not in ("default", "openai"):
+        found.append("weights")
+    of = {"data": ("data sets", len(measured["data"])), "seeds": ("seeds", len(measured["seeds"]))}
+    of["shots"] = ("shots", max(measured["shots"]))
+    for name, (word, number) in of.items():
+        said = re.search(rf"(\d+) {word}", setting)
+        if said and int(said[1]) != number:
+            found.append(name)
+    return found
+
+
+def _bare(name: str) -> str:
+    """ViT-B/16 and ViT-B-16 as the same."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _list(numbers: list[object]) -> str:
+    return ", ".join(str(number) for number in numbers)
