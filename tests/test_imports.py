@@ -17,6 +17,7 @@ SOURCE = Path(rmadapter.__file__).parent
 LAYERS = [
     {"errors", "files", "settings", "recipes", "provenance", "progress"},
     {"backbones", "data"},
+    {"frame"},
     {"method"},
     {"methods"},
     {"predictor", "adapter", "checkpoint"},

@@ -13,7 +13,7 @@ import torch
 import rmadapter as ra
 from rmadapter.backbones import Backbone
 from rmadapter.data import Task
-from rmadapter.data.loader import Augmented, order, training_batches
+from rmadapter.data.loader import Augment, Augmented, order, training_batches
 from rmadapter.errors import DataError, SettingError, TrainingError, UserError
 from rmadapter.train import TrainSettings, train_settings
 from small import small_pair
@@ -70,6 +70,25 @@ def test_augmentation_does_not_depend_on_workers(few: Task, pictoclip: Backbone)
     again = Augmented(images.split, pictoclip.preprocess, "crop_flip", seed=2)
     assert not torch.equal(again[0, 0].pixels, images[0, 0].pixels)
     assert not torch.equal(images[1, 0].pixels, images[0, 0].pixels)
+
+
+@pytest.mark.parametrize("augment", ["crop_flip", "randaugment"])
+def test_views_are_functions_of_seed_epoch_index_and_view(few: Task, pictoclip: Backbone, augment: Augment) -> None:
+    split = few.shots(4, seed=1).train
+    one, two, three = (Augmented(split, pictoclip.preprocess, augment, 1, views) for views in (1, 2, 3))
+    plan = [(epoch, batch) for epoch in range(2) for batch in order(24, 8, 1, epoch)]
+    size = pictoclip.shape.image_size
+    for single, alone, parallel, triple in zip(
+        *(training_batches(i, plan, workers=w) for i, w in ((one, 0), (two, 0), (two, 2), (three, 0))), strict=True
+    ):
+        assert alone.pixels.shape == (8, 2, 3, size, size) and alone.pixels.dtype == torch.uint8
+        assert torch.equal(alone.pixels, parallel.pixels) and torch.equal(alone.labels, single.labels)
+        assert torch.equal(alone.pixels[:, 0], single.pixels)  # more views leave the others as they are
+        assert torch.equal(alone.pixels, triple.pixels[:, :2])
+        assert all(not torch.equal(first, second) for first, second in alone.pixels)
+    assert not torch.equal(two[0, 0].pixels[1], two[1, 0].pixels[1])
+    assert not torch.equal(two[0, 0].pixels[1], Augmented(split, pictoclip.preprocess, augment, 2, 2)[0, 0].pixels[1])
+    assert torch.equal(*Augmented(split, pictoclip.preprocess, "none", 1, 2)[0, 0].pixels)
 
 
 def test_same_seed_same_bytes_and_an_untouched_backbone(few: Task, pictoclip: Backbone, tmp_path: Path) -> None:

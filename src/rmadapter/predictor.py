@@ -18,7 +18,7 @@ from rmadapter.data.images import to_rgb
 from rmadapter.data.loader import decoded
 from rmadapter.data.task import ImageFile, Picture
 from rmadapter.errors import DataError
-from rmadapter.method import finish
+from rmadapter.frame import finish
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -82,7 +82,8 @@ class Predictor:
         # Fitted on the trained classes, a temperature helps these only: measured, it doubles the error of new ones.
         self.temperature = method.temperature if self.classes == method.classes else 1.0
         with torch.no_grad():
-            self.text = self._pooled("text", method.begin_text(self.classes, self.template))
+            rows = method.begin_text(self.classes, self.template)
+            self.text: Rows | Tensor = rows if method.conditional_text else self._pooled("text", rows)
 
     def _pooled(self, tower: TowerName, rows: Rows) -> Tensor:
         return finish(self.method.backbone.tower(tower), rows, self.method)[0]
@@ -91,7 +92,9 @@ class Predictor:
     def logits(self, pixels: Tensor) -> Tensor:
         """Preprocessed pixels (b, 3, s, s) in uint8 to logits (b, c), float32."""
         inputs = self.method.backbone.preprocess.normalise(pixels.to(self.method.backbone.device))
-        return self.method.head(self._pooled("image", self.method.begin("image", inputs)), self.text).logits
+        image = self._pooled("image", self.method.begin("image", inputs))
+        text = self.text if isinstance(self.text, Tensor) else self.method.finish_text(self.text, image)[0]
+        return self.method.head(image, text).logits
 
     def probabilities(self, images: Sequence[Image]) -> Tensor:
         """Pillow images to probabilities (b, c), on the CPU."""

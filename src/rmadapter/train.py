@@ -58,7 +58,8 @@ class TrainSettings(Settings):
     warmup_lr: PositiveFloat = 1e-5
     """Constant learning rate of the warm-up."""
     augment: Augment = "crop_flip"
-    """crop_flip: random resized crop (8 to 100 % of the area) and horizontal flip; none: as in evaluation."""
+    """crop_flip: random resized crop (8 to 100 % of the area) and horizontal flip; randaugment: squashed to a square,
+    then two random operations; none: as in evaluation."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the forward pass; losses are summed in float32 always."""
     workers: NonNegativeInt = 0
@@ -129,7 +130,7 @@ def fit(
         raise UserError(
             f"{folder} holds a trained adapter: its run is finished", remedy="load it, or name another folder"
         )
-    method.classes, method.template, method.temperature = task.classes, task.template, 1.0
+    method.start(task.classes, task.template)
     run = _Run(method, task, settings, folder, resume)
     device = method.backbone.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []), _bar(show_progress, run) as show:
@@ -160,7 +161,7 @@ class _Run:
     def train(self, show: Any) -> Fit:
         started, seen, sums = time.perf_counter(), 0, dict[str, float]()
         text = self.method.begin_text(self.task.classes)
-        teacher = self.method.frozen("text", text) if self.method.needs_teacher else None
+        teacher = self.method.teacher_text(self.task.classes, text) if self.method.needs_teacher else None
         self.method.train()
         for epoch, step, batch in self._stream():
             pixels = self.method.backbone.preprocess.normalise(batch.pixels.to(self.method.backbone.device))
@@ -171,20 +172,25 @@ class _Run:
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value / len(self.batches[epoch])
             show(terms, seen / (time.perf_counter() - started))
-            if self.folder and step == len(self.batches[epoch]) - 1 and epoch < self.settings.epochs - 1:
-                scaler = self.accelerator.scaler
-                checkpoint.save(self.folder, self.method, self.optimizer, scaler, epoch + 1, self._identity())
+            if step == len(self.batches[epoch]) - 1:
+                self._after_epoch(epoch + 1)
         self.method.eval()
         seconds = time.perf_counter() - started
         return Fit(self.steps, seconds, seen / seconds, sums)
+
+    def _after_epoch(self, done: int) -> None:
+        self.method.after_epoch(done, self.settings.epochs)
+        if self.folder and done < self.settings.epochs:
+            checkpoint.save(self.folder, self.method, self.optimizer, self.accelerator.scaler, done, self._identity())
 
     def _stream(self) -> Iterator[tuple[int, int, Any]]:
         """(epoch, step within it, batch) for all that is still to do."""
         if not self.parameters:
             return
-        images = Augmented(self.task.train, self.method.backbone.preprocess, self.settings.augment, self.settings.seed)
+        s, preprocess = self.settings, self.method.backbone.preprocess
+        images = Augmented(self.task.train, preprocess, s.augment, s.seed, self.method.views)
         todo = [(e, i) for e in range(self.first_epoch, self.settings.epochs) for i in range(len(self.batches[e]))]
-        batches = training_batches(images, [(e, self.batches[e][i]) for e, i in todo], self.settings.workers)
+        batches = training_batches(images, [(e, self.batches[e][i]) for e, i in todo], s.workers)
         for (epoch, step), batch in zip(todo, batches, strict=True):
             yield epoch, step, batch
 
@@ -197,9 +203,9 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with self.accelerator.autocast():
-            image = self.method.begin("image", pixels)
-            output = self.method(image, text)
-            frozen = None if teacher is None else Teacher(self.method.frozen("image", image), teacher)
+            views = [self.method.begin("image", view) for view in (pixels.unbind(1) if pixels.ndim > 4 else [pixels])]
+            output = self.method(views[0], text)
+            frozen = None if teacher is None else Teacher(self.method.frozen("image", views[-1]), teacher, number)
             terms = self.method.terms(output, labels, frozen)
         values = {name: value.item() for name, value in terms.items()}
         for name, value in values.items():
