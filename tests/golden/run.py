@@ -4,20 +4,25 @@
 
 DIR (default: the shipped copy) holds ``clip.safetensors`` and one file a method. A method's entry below says how the
 names of its file become ours; the file says everything else (depths, widths, block ranges, template, class names).
-A line a method: the largest relative error of logits, loss and gradients. Exits 1 when any is above 1e-4.
+A line a method: the largest relative error of logits, loss, gradients, and of what else its file pins (single terms,
+the teacher's text). Exits 1 when any is above 1e-4.
 """
 
 from __future__ import annotations
 
+import atexit
+import itertools
 import json
 import re
 import sys
+import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from open_clip.tokenizer import SimpleTokenizer
 from safetensors import safe_open
 from torch import Tensor
@@ -26,7 +31,7 @@ from rmadapter.backbones import Backbone, build
 from rmadapter.backbones.clip import Shape, TowerShape
 from rmadapter.backbones.openclip import rename
 from rmadapter.backbones.preprocess import Preprocess
-from rmadapter.method import Method
+from rmadapter.method import Method, Rows, Teacher
 from rmadapter.methods import method_class
 
 DATA = Path(__file__).parent / "data"
@@ -93,6 +98,10 @@ class Entry:
     method: str
     settings: Callable[[dict[str, Any]], dict[str, Any]]
     rename: Callable[[str, dict[str, Any]], str]
+    terms: dict[str, str] = field(default_factory=dict)
+    """The file's names of single terms, and ours."""
+    teacher_text: str | None = None
+    """The tensor with the teacher's text features."""
 
 
 def _mma_name(name: str, config: dict[str, Any]) -> str:
@@ -120,10 +129,66 @@ def _mma_settings(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _counted(prefix: str, shift: int) -> Callable[[re.Match[str]], str]:
+    return lambda match: f"{prefix}.{int(match[1]) + shift}"
+
+
+# Deep prompts count blocks from 1 here; the published lists of MaPLe begin with block 2.
+PROMPT_NAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
+    (r"prompt_learner\.ctx", "context"),
+    (r"prompt_learner\.meta_net\.linear1\.", "net.0."),
+    (r"prompt_learner\.meta_net\.linear2\.", "net.2."),
+    (r"prompt_learner\.proj\.", "coupling.1."),
+    (r"prompt_learner\.compound_prompts_text\.(\d+)", _counted("text", 2)),
+    (r"prompt_learner\.compound_prompt_projections\.(\d+)", _counted("coupling", 2)),
+    (r"image_encoder\.VPT", "image.1"),
+    (r"image_encoder\.transformer\.resblocks\.(\d+)\.VPT_shallow", _counted("image", 1)),
+    (r"text_encoder\.transformer\.resblocks\.(\d+)\.VPT_shallow", _counted("text", 1)),
+    (r"adapter_(image|text)\.fc\.", r"\1_adapter."),
+]
+
+
+def _prompt_name(name: str, config: dict[str, Any]) -> str:
+    for pattern, ours in PROMPT_NAMES:
+        renamed, count = re.subn(f"^{pattern}", ours, name)
+        if count:
+            return renamed
+    raise KeyError(name)
+
+
+def _prompts(*keys: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Settings from the header: the length, and those of ``keys`` that it has."""
+
+    def settings(config: dict[str, Any]) -> dict[str, Any]:
+        ours = {"n_templates": "templates", "logit_weight": "logits_weight"}
+        return {"length": config["ctx"], **{ours.get(key, key): config[key] for key in keys if key in config}}
+
+    return settings
+
+
+def _coprompt_settings(config: dict[str, Any]) -> dict[str, Any]:
+    with tempfile.NamedTemporaryFile("w", suffix=".json", delete=False) as file:
+        json.dump(config["descriptions"], file)
+    atexit.register(Path(file.name).unlink)
+    return {**_prompts("depth", "weight", "image_ratio", "text_ratio")(config), "sentences": file.name}
+
+
 ENTRIES: dict[str, Entry] = {
     "zeroshot": Entry("zero_shot", lambda config: {}, lambda name, config: name),
     # RMAdapter with the cross-modal middle, without reconstruction and consistency, is MMA.
     "mma": Entry("rmadapter", _mma_settings, _mma_name),
+    "coop": Entry("coop", _prompts(), _prompt_name),
+    "cocoop": Entry("cocoop", _prompts(), _prompt_name),
+    "kgcoop": Entry("kgcoop", _prompts("weight", "teacher_template"), _prompt_name),
+    "maple": Entry("maple", _prompts("depth"), _prompt_name),
+    "promptsrc": Entry(
+        "promptsrc",
+        _prompts("depth", "n_templates", "text_weight", "image_weight", "logit_weight"),
+        _prompt_name,
+        {"ce": "ce", "text": "consistency_text", "image": "consistency_image", "logits": "consistency_logits"},
+        "fixed_text_embeddings",
+    ),
+    "coprompt": Entry("coprompt", _coprompt_settings, _prompt_name, teacher_text="description_features"),
 }
 
 
@@ -137,7 +202,7 @@ def error(ours: Tensor, golden: Tensor) -> float:
 def compare(folder: Path, name: str) -> dict[str, float]:
     """Relative errors of one method: logits, loss, gradients (features for zero-shot)."""
     golden, entry = read(folder / f"{name}.safetensors"), ENTRIES[name]
-    config = golden.about["config"]
+    config = {**golden.about, **golden.about["config"]}
     method = method_class(entry.method)(backbone(folder), **entry.settings(config))
     with torch.no_grad():
         own = dict(method.named_parameters())
@@ -146,18 +211,38 @@ def compare(folder: Path, name: str) -> dict[str, float]:
             raise KeyError(f"{name}: parameters differ: {sorted(own.keys() ^ given.keys())[:4]}")
         for key, value in given.items():
             own[key].copy_(value)
-    text = method.begin_text(config["names"], golden.about["template"])
+    method.template = config["template"]
+    text = method.begin_text(config["names"])
     image = method.begin("image", golden.tensors["images"])
     errors = {"logits": error(_logits(method, image, text), golden.tensors["logits"])}
     if "loss" in golden.tensors:
-        terms = method.train().terms(method(image, text), golden.tensors["labels"], None)
+        teacher = _teacher(method, golden, config["names"], text)
+        if teacher and entry.teacher_text:
+            errors["teacher"] = error(teacher.text, F.normalize(golden.tensors[entry.teacher_text], dim=-1))
+        terms = method.train().terms(method(image, text), golden.tensors["labels"], teacher)
         loss = torch.stack(list(terms.values())).sum()
         loss.backward()
+        if entry.terms:
+            pinned = golden.group("term.")
+            errors["terms"] = max(error(terms[entry.terms[key]].detach(), value) for key, value in pinned.items())
         errors["loss"] = error(loss.detach(), golden.tensors["loss"])
         errors["gradients"] = max(
             error(own[entry.rename(key, config)].grad, value) for key, value in golden.group("grad.").items()
         )
     return errors
+
+
+def _teacher(method: Method, golden: Golden, names: list[str], text: Rows) -> Teacher | None:
+    """What the method itself makes of the file's images (the second view where there is one), names and templates."""
+    if not method.needs_teacher:
+        return None
+    view = method.begin("image", golden.tensors.get("images_second_view", golden.tensors["images"]))
+    features = method.teacher_text(names, text)
+    step = 0
+    if "description_index" in golden.tensors:  # a step at which the method draws the file's sentence
+        drawn = int(golden.tensors["description_index"])
+        step = next(step for step in itertools.count() if method.drawn(step, len(features)) == drawn)
+    return Teacher(method.frozen("image", view), features, step)
 
 
 @torch.no_grad()
