@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import inspect
 import math
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import rmadapter as ra
-from rmadapter import recipes
+from rmadapter import frame, recipes
 from rmadapter.backbones import Backbone
 from rmadapter.backbones.clip import TOWERS
 from rmadapter.data import Task
@@ -104,12 +105,69 @@ def test_deterministic_for_a_seed(name: str, pictoclip: Backbone, few: Task) -> 
     states = []
     for seed in (1, 1, 2):
         method = method_class(name)(pictoclip, seed=seed)
-        ra.fit(method, few.shots(2, seed=1), show_progress=False, epochs=1)
+        ra.fit(method, few.shots(2, seed=1), show_progress=False, epochs=1, seed=seed)
         states.append(method.state_dict())
     for key, value in states[0].items():
         assert torch.equal(value, states[1][key])
     if states[0]:
         assert any(not torch.equal(value, states[2][key]) for key, value in states[0].items())
+
+
+def test_an_interrupted_run_goes_on_to_the_same_bytes(
+    name: str, pictoclip: Backbone, few: Task, tmp_path: Path
+) -> None:
+    if build(name, pictoclip).trained() == 0:
+        pytest.skip("nothing trains")
+    task, settings = few.shots(2, seed=1), {"epochs": 4, "batch_size": 4, "show_progress": False}
+    ra.fit(build(name, pictoclip), task, tmp_path / "whole", **settings)
+    method, calls = build(name, pictoclip), iter(range(8))
+    terms = method.terms
+    method.terms = lambda *args: terms(*args) if next(calls, None) is not None else {}["stop"]  # in the third epoch
+    with pytest.raises(KeyError, match="stop"):
+        ra.fit(method, task, tmp_path / "cut", **settings)
+    ra.fit(build(name, pictoclip), task, tmp_path / "cut", resume=True, **settings)
+    for file in ("adapter_model.safetensors", "steps.jsonl"):
+        assert (tmp_path / "cut" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+
+
+def test_a_second_training_starts_from_what_the_first_one_learned(name: str, pictoclip: Backbone, few: Task) -> None:
+    task = few.shots(2, seed=1)
+    method = build(name, pictoclip)
+    ra.fit(method, task, show_progress=False, epochs=1)
+    before = {key: value.clone() for key, value in method.state_dict().items()}
+    method.start(task.classes, task.template)
+    for key, value in method.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+def test_a_predictor_sees_every_image_by_itself(name: str, pictoclip: Backbone, few: Task) -> None:
+    predictor = build(name, pictoclip).predictor(few.classes)
+    pixels = torch.randint(0, 256, (3, 3, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    alone = torch.cat([predictor.logits(image[None]) for image in pixels])
+    assert (predictor.logits(pixels) - alone).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if method_class(name).conditional_text])
+@pytest.mark.parametrize("memory", [1, 4_000_000])
+def test_text_of_each_image_runs_in_chunks(
+    name: str, memory: int, pictoclip: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One pair of an image and a class at a time, or a few: the same logits and gradients."""
+    backbone = copy.deepcopy(pictoclip)
+    backbone.clip.double()
+    method = build(name, backbone).double().train()
+    found = []
+    for budget in (frame.MEMORY, memory):
+        monkeypatch.setattr(frame, "MEMORY", budget)
+        method.zero_grad()
+        images = torch.randn(3, 3, 48, 48, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        output = method(method.begin("image", images), method.begin_text(["cat", "red panda", "dog", "owl"]))
+        assert output.features.text.shape == (3, 4, backbone.shape.joint)
+        assert (output.features.text[0] - output.features.text[1]).abs().max() > 1e-4
+        method.terms(output, torch.tensor([0, 3, 1]), None)["ce"].backward()
+        found.append([output.features.logits.detach(), *(parameter.grad.clone() for parameter in method.parameters())])
+    for one, other in zip(*found, strict=True):
+        assert (one - other).abs().max() < 1e-10
 
 
 def test_the_frame_calls_no_seam_outside_what_the_method_touches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,16 +199,20 @@ def test_the_frame_cuts_nothing_that_matters(name: str) -> None:
     ids = backbone.tokenize(["a photo of a cat.", "a photo of a red panda in the snow."])
     with torch.no_grad():
         output = method(method.begin("image", images), method.begin("text", ids))
-        for tower, inputs, features in (("image", images, output.features.image), ("text", ids, output.features.text)):
-            plain = torch.nn.functional.normalize(whole(method, tower, inputs), dim=-1)
-            assert (features - plain).abs().max() < 1e-9
+        image = whole(method, "image", images)
+        if method.conditional_text:
+            text = torch.stack([whole(method, "text", ids, feature.expand(len(ids), -1)) for feature in image])
+        else:
+            text = whole(method, "text", ids)
+        for features, plain in zip(output.features, method.head(image, text), strict=True):
+            assert (features - plain).abs().max() < 1e-8
 
 
-def whole(method: Method, name: str, inputs: Tensor) -> Tensor:
+def whole(method: Method, name: str, inputs: Tensor, image: Tensor | None = None) -> Tensor:
     """A tower with every row and block, the seams called wherever the method acts. Features before the head."""
     tower = method.backbone.tower(name)  # type: ignore[arg-type]
     x = tower.enter(
-        method.tokens(tower.name, tower.rows(inputs)) if 0 in method.touches(tower.name) else tower.rows(inputs)
+        method.tokens(tower.name, tower.rows(inputs), image) if 0 in method.touches(tower.name) else tower.rows(inputs)
     )
     for i in range(tower.depth):
         acts = i in method.touches(tower.name)
