@@ -164,7 +164,7 @@ class Method(nn.Module):
         return template
 
     def start(self, classes: tuple[str, ...], template: str) -> None:
-        """Take in a task, before training and before a checkpoint is read; ``classes`` is empty until the first one."""
+        """Take in a task, before training and before a checkpoint or an adapter is read."""
         self.classes, self.template, self.temperature = classes, template, 1.0
 
     def teacher_text(self, classes: Sequence[str], text: Rows) -> Tensor:

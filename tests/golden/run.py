@@ -47,6 +47,11 @@ class Golden:
     tensors: dict[str, Tensor]
     about: dict[str, Any]
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """All that the header says, on one level."""
+        return {**self.about, **self.about["config"]}
+
     def group(self, prefix: str) -> dict[str, Tensor]:
         return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
 
@@ -96,15 +101,15 @@ class Entry:
     """How a published method is built here, and how its parameter names become ours."""
 
     method: str
-    settings: Callable[[dict[str, Any]], dict[str, Any]]
-    rename: Callable[[str, dict[str, Any]], str]
+    settings: Callable[[Golden], dict[str, Any]]
+    rename: Callable[[str, Golden], str]
     terms: dict[str, str] = field(default_factory=dict)
     """The file's names of single terms, and ours."""
     teacher_text: str | None = None
     """The tensor with the teacher's text features."""
 
 
-def _mma_name(name: str, config: dict[str, Any]) -> str:
+def _mma_name(name: str, golden: Golden) -> str:
     match = re.fullmatch(
         r"adapter_learner\.(?:(text|visual)_adapter\.(\d+)\.(down\.0|up)|shared_adapter\.(\d+)\.0)\.(weight|bias)", name
     )
@@ -112,11 +117,12 @@ def _mma_name(name: str, config: dict[str, Any]) -> str:
         raise KeyError(name)
     tower, block, part, shared, kind = match.groups()
     if shared is not None:
-        return f"middle.{int(shared) - config['start']}.{kind}"
+        return f"middle.{int(shared) - golden.config['start']}.{kind}"
     return f"{'image' if tower == 'visual' else 'text'}.{block}.{part.removesuffix('.0')}.{kind}"
 
 
-def _mma_settings(config: dict[str, Any]) -> dict[str, Any]:
+def _mma_settings(golden: Golden) -> dict[str, Any]:
+    config = golden.config
     blocks = (config["start"], config["end"])
     off = dict.fromkeys(("reconstruction_image", "reconstruction_text", "consistency_image", "consistency_text"), 0)
     return {
@@ -148,7 +154,7 @@ PROMPT_NAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
 ]
 
 
-def _prompt_name(name: str, config: dict[str, Any]) -> str:
+def _prompt_name(name: str, golden: Golden) -> str:
     for pattern, ours in PROMPT_NAMES:
         renamed, count = re.subn(f"^{pattern}", ours, name)
         if count:
@@ -156,25 +162,25 @@ def _prompt_name(name: str, config: dict[str, Any]) -> str:
     raise KeyError(name)
 
 
-def _prompts(*keys: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def _prompts(*keys: str) -> Callable[[Golden], dict[str, Any]]:
     """Settings from the header: the length, and those of ``keys`` that it has."""
 
-    def settings(config: dict[str, Any]) -> dict[str, Any]:
-        ours = {"n_templates": "templates", "logit_weight": "logits_weight"}
+    def settings(golden: Golden) -> dict[str, Any]:
+        ours, config = {"n_templates": "templates", "logit_weight": "logits_weight"}, golden.config
         return {"length": config["ctx"], **{ours.get(key, key): config[key] for key in keys if key in config}}
 
     return settings
 
 
-def _coprompt_settings(config: dict[str, Any]) -> dict[str, Any]:
+def _coprompt_settings(golden: Golden) -> dict[str, Any]:
     with tempfile.NamedTemporaryFile("w", suffix=".json", delete=False) as file:
-        json.dump(config["descriptions"], file)
+        json.dump(golden.config["descriptions"], file)
     atexit.register(Path(file.name).unlink)
-    return {**_prompts("depth", "weight", "image_ratio", "text_ratio")(config), "sentences": file.name}
+    return {**_prompts("depth", "weight", "image_ratio", "text_ratio")(golden), "sentences": file.name}
 
 
 ENTRIES: dict[str, Entry] = {
-    "zeroshot": Entry("zero_shot", lambda config: {}, lambda name, config: name),
+    "zeroshot": Entry("zero_shot", lambda golden: {}, lambda name, golden: name),
     # RMAdapter with the cross-modal middle, without reconstruction and consistency, is MMA.
     "mma": Entry("rmadapter", _mma_settings, _mma_name),
     "coop": Entry("coop", _prompts(), _prompt_name),
@@ -202,21 +208,20 @@ def error(ours: Tensor, golden: Tensor) -> float:
 def compare(folder: Path, name: str) -> dict[str, float]:
     """Relative errors of one method: logits, loss, gradients (features for zero-shot)."""
     golden, entry = read(folder / f"{name}.safetensors"), ENTRIES[name]
-    config = {**golden.about, **golden.about["config"]}
-    method = method_class(entry.method)(backbone(folder), **entry.settings(config))
+    method = method_class(entry.method)(backbone(folder), **entry.settings(golden))
     with torch.no_grad():
         own = dict(method.named_parameters())
-        given = {entry.rename(key, config): value for key, value in golden.group("param.").items()}
+        given = {entry.rename(key, golden): value for key, value in golden.group("param.").items()}
         if own.keys() != given.keys():
             raise KeyError(f"{name}: parameters differ: {sorted(own.keys() ^ given.keys())[:4]}")
         for key, value in given.items():
             own[key].copy_(value)
-    method.template = config["template"]
-    text = method.begin_text(config["names"])
+    method.template = golden.config["template"]
+    text = method.begin_text(golden.config["names"])
     image = method.begin("image", golden.tensors["images"])
     errors = {"logits": error(_logits(method, image, text), golden.tensors["logits"])}
     if "loss" in golden.tensors:
-        teacher = _teacher(method, golden, config["names"], text)
+        teacher = _teacher(method, golden, text)
         if teacher and entry.teacher_text:
             errors["teacher"] = error(teacher.text, F.normalize(golden.tensors[entry.teacher_text], dim=-1))
         terms = method.train().terms(method(image, text), golden.tensors["labels"], teacher)
@@ -227,17 +232,17 @@ def compare(folder: Path, name: str) -> dict[str, float]:
             errors["terms"] = max(error(terms[entry.terms[key]].detach(), value) for key, value in pinned.items())
         errors["loss"] = error(loss.detach(), golden.tensors["loss"])
         errors["gradients"] = max(
-            error(own[entry.rename(key, config)].grad, value) for key, value in golden.group("grad.").items()
+            error(own[entry.rename(key, golden)].grad, value) for key, value in golden.group("grad.").items()
         )
     return errors
 
 
-def _teacher(method: Method, golden: Golden, names: list[str], text: Rows) -> Teacher | None:
+def _teacher(method: Method, golden: Golden, text: Rows) -> Teacher | None:
     """What the method itself makes of the file's images (the second view where there is one), names and templates."""
     if not method.needs_teacher:
         return None
     view = method.begin("image", golden.tensors.get("images_second_view", golden.tensors["images"]))
-    features = method.teacher_text(names, text)
+    features = method.teacher_text(golden.config["names"], text)
     step = 0
     if "description_index" in golden.tensors:  # a step at which the method draws the file's sentence
         drawn = int(golden.tensors["description_index"])

@@ -46,25 +46,26 @@ class ContextMethod(Method):
     settings: ContextSettings
 
     def build(self) -> None:
-        self.context = self.random_rows("text")
-        self._take_words(self.template)
+        self.context = nn.Parameter(self._first(self.template))
 
     def random_rows(self, tower: TowerName) -> nn.Parameter:
         """(n, w) of normal values."""
         return nn.Parameter(torch.randn(self.settings.length, self.backbone.tower(tower).width) * STD)
 
     def start(self, classes: tuple[str, ...], template: str) -> None:
-        if not self.classes:  # a method that was trained before goes on from there
-            self._take_words(template)
+        if torch.equal(self.context, self._first(self.template).to(self.context)):  # else it has learned something
+            with torch.no_grad():
+                self.context.copy_(self._first(template))
         super().start(classes, template)
 
-    @torch.no_grad()
-    def _take_words(self, template: str) -> None:
-        """The context's last rows become the embeddings of the first words of the template."""
-        words = self._words(template)[: self.settings.length]
-        if words and self.settings.initial == "words":
-            ids = torch.tensor([words], device=self.backbone.device)
-            self.context[-len(words) :] = self.backbone.tower("text").rows(ids)[0].to(self.context)
+    def _first(self, template: str) -> Tensor:
+        """The context (n, w) before training: its last rows are the first words of the template, others are random."""
+        s, tower = self.settings, self.backbone.tower("text")
+        rows = torch.randn(s.length, tower.width, generator=torch.Generator().manual_seed(self.seed)) * STD
+        words = self._words(template)[: s.length]
+        if words and s.initial == "words":
+            rows[-len(words) :] = tower.rows(torch.tensor([words], device=self.backbone.device))[0].to(rows)
+        return rows
 
     def _words(self, template: str) -> list[int]:
         """Tokens before the class name."""
