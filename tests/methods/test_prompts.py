@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -188,6 +189,16 @@ def test_couplings_of_deep_prompts_start_alike_and_the_first_by_itself(small: Ba
     coupling = build("maple", backbone, depth=4).coupling
     assert torch.equal(coupling["2"].weight, coupling["4"].weight) and coupling["2"].weight is not coupling["4"].weight
     assert not torch.equal(coupling["1"].weight, coupling["2"].weight)
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_rows_that_start_at_random_differ(small: Backbone, name: str) -> None:
+    method = build(name, small, initial="random")
+    rows = [method.rows(tower, i) for tower in ("text", "image") for i in method.touches(tower)]
+    for one, other in itertools.combinations([row[0, :16] for row in rows], 2):
+        assert not torch.allclose(one, other)
+    context = [build(name, small, initial="random", seed=seed).context for seed in (1, 2)]
+    assert torch.equal(method.context, context[0]) and not torch.equal(*context)
 
 
 def test_every_image_has_text_of_its_own_in_cocoop(pictoclip: Backbone) -> None:

@@ -7,6 +7,7 @@ Deep prompts take its place again before each of the next blocks: n rows of text
 
 from __future__ import annotations
 
+import random
 from typing import Literal
 
 import torch
@@ -61,7 +62,8 @@ class ContextMethod(Method):
     def _first(self, template: str) -> Tensor:
         """The context (n, w) before training: its last rows are the first words of the template, others are random."""
         s, tower = self.settings, self.backbone.tower("text")
-        rows = torch.randn(s.length, tower.width, generator=torch.Generator().manual_seed(self.seed)) * STD
+        own = torch.Generator().manual_seed(random.Random(f"context-{self.seed}").getrandbits(63))
+        rows = torch.randn(s.length, tower.width, generator=own) * STD
         words = self._words(template)[: s.length]
         if words and s.initial == "words":
             rows[-len(words) :] = tower.rows(torch.tensor([words], device=self.backbone.device))[0].to(rows)
