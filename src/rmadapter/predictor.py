@@ -52,9 +52,9 @@ class Prediction:
         return f"{self.image}: {f'{UNKNOWN} ({ranked})' if self.label == UNKNOWN != self.classes[0] else ranked}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Given:
-    """An image of the caller's, as a Picture."""
+    """An image of the caller's, as a Picture; like it, equal to itself alone."""
 
     image: Image
     name: str
