@@ -19,7 +19,7 @@ LAYERS = [
     {"backbones", "data"},
     {"method"},
     {"methods"},
-    {"predictor", "adapter", "checkpoint"},
+    {"predictor", "adapter", "checkpoint", "solve"},
     {"calibration", "evaluation", "train"},
     {"recipe"},
     {"plots", "report"},

@@ -17,7 +17,7 @@ that is read (exact under causal attention), blocks below the first one that a m
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from rmadapter import recipes
 from rmadapter.backbones import Backbone
 from rmadapter.backbones.clip import TOWERS, Tower, TowerName, take
-from rmadapter.data.task import check_class_names, check_template
+from rmadapter.data.task import Split, check_class_names, check_template
 from rmadapter.settings import Settings
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Features(NamedTuple):
     image: Tensor
     """(b, d), L2-normalised."""
     text: Tensor
-    """(c, d), L2-normalised."""
+    """(c, d), L2-normalised; (b, c, d) where a head makes it depend on the image."""
     logits: Tensor
     """(b, c)."""
 
@@ -96,6 +96,10 @@ class Method(nn.Module):
     source: ClassVar[str]
     """Authors, venue, year."""
     Settings: ClassVar[type[Settings]] = Settings
+    class_bound: ClassVar[bool] = False
+    """True: what trains belongs to the trained classes; logits are theirs, and a predictor chooses among them."""
+    solved: ClassVar[bool] = False
+    """True: what trains is fitted at once, by ``solve``, and no step is taken."""
 
     whole_text: bool = False
     """True: text rows behind the end token take part, so the frame must not cut them."""
@@ -112,10 +116,9 @@ class Method(nn.Module):
         self.temperature = 1.0
         """What logits of the trained class list are divided by before the softmax; ``evaluate --temperature`` fits one."""
         self.classes: tuple[str, ...] = ()
-        with torch.random.fork_rng(devices=[]):  # what trains is drawn on the CPU, so a seed means the same everywhere
-            torch.manual_seed(seed)
-            self.build()
-        self.to(backbone.device)
+        """What it is trained on; ``start`` sets it."""
+        if not self.class_bound:
+            self._draw()
 
     @property
     def backbone(self) -> Backbone:
@@ -125,7 +128,10 @@ class Method(nn.Module):
     # What a method overrides -----------------------------------------------------------------------------------
 
     def build(self) -> None:
-        """Create what trains. The global random state is seeded around this call."""
+        """Create what trains. The global random state is seeded around this call.
+
+        For a class-bound method this is when its classes are known (``self.classes``), not before.
+        """
 
     def touches(self, tower: TowerName) -> range:
         """Blocks (from 0) at which the method's seams are not the identity; 0 includes the rows that enter.
@@ -162,7 +168,32 @@ class Method(nn.Module):
         """Named losses whose sum is minimised; ``teacher`` is there where ``needs_teacher`` says so."""
         return {"ce": F.cross_entropy(output.features.logits, labels)}
 
+    def solve(self, train: Split, val: Split, features: Callable[[Split], Tensor]) -> dict[str, float]:
+        """Fit what trains at once, where ``solved`` says so; returns named values for the log, among them ``ce``.
+
+        Args:
+            val: settings may be chosen on it.
+            features: of the frozen image tower for a split's items, without augmentation: (n, d), L2-normalised.
+        """
+        raise NotImplementedError
+
+    def start(self, classes: tuple[str, ...], template: str) -> None:
+        """Take in a task, before training and before a checkpoint or an adapter is read.
+
+        What a class-bound method trains is created here, and anew when the classes change.
+        """
+        changed = classes != self.classes
+        self.classes, self.template, self.temperature = classes, template, 1.0
+        if self.class_bound and changed:
+            self._draw()
+
     # What the frame offers --------------------------------------------------------------------------------------
+
+    def _draw(self) -> None:
+        with torch.random.fork_rng(devices=[]):  # what trains is drawn on the CPU, so a seed means the same everywhere
+            torch.manual_seed(self.seed)
+            self.build()
+        self.to(self.backbone.device)
 
     def begin(self, tower: TowerName, inputs: Tensor) -> Rows:
         """The frozen part of a tower, below the first block that this method touches: no gradient, the same every step.
@@ -198,7 +229,7 @@ class Method(nn.Module):
         """A classifier for any list of class names, from a copy of this method as it is now.
 
         Args:
-            classes: names, non-empty and unique; they need not have been trained on.
+            classes: names, non-empty and unique; they need not have been trained on, unless the method is class-bound.
             template: the prompt; the default is the one trained with, or else the backbone's.
         """
         from rmadapter.predictor import Predictor
