@@ -42,6 +42,11 @@ class Golden:
     tensors: dict[str, Tensor]
     about: dict[str, Any]
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """All that the header says, on one level."""
+        return {**self.about, **self.about["config"]}
+
     def group(self, prefix: str) -> dict[str, Tensor]:
         return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
 
@@ -91,11 +96,13 @@ class Entry:
     """How a published method is built here, and how its parameter names become ours."""
 
     method: str
-    settings: Callable[[dict[str, Any]], dict[str, Any]]
-    rename: Callable[[str, dict[str, Any]], str]
+    settings: Callable[[Golden], dict[str, Any]]
+    rename: Callable[[str, Golden], str]
+    file: str | None = None
+    """Where it is not called as the entry is."""
 
 
-def _mma_name(name: str, config: dict[str, Any]) -> str:
+def _mma_name(name: str, golden: Golden) -> str:
     match = re.fullmatch(
         r"adapter_learner\.(?:(text|visual)_adapter\.(\d+)\.(down\.0|up)|shared_adapter\.(\d+)\.0)\.(weight|bias)", name
     )
@@ -103,27 +110,38 @@ def _mma_name(name: str, config: dict[str, Any]) -> str:
         raise KeyError(name)
     tower, block, part, shared, kind = match.groups()
     if shared is not None:
-        return f"middle.{int(shared) - config['start']}.{kind}"
+        return f"middle.{int(shared) - golden.config['start']}.{kind}"
     return f"{'image' if tower == 'visual' else 'text'}.{block}.{part.removesuffix('.0')}.{kind}"
 
 
-def _mma_settings(config: dict[str, Any]) -> dict[str, Any]:
+def _mma_settings(golden: Golden) -> dict[str, Any]:
+    config = golden.config
     blocks = (config["start"], config["end"])
+    return {"image_blocks": blocks, "text_blocks": blocks, "rank": config["dim"], "scale": config["scale"]}
+
+
+def _rmadapter_settings(golden: Golden) -> dict[str, Any]:
     off = dict.fromkeys(("reconstruction_image", "reconstruction_text", "consistency_image", "consistency_text"), 0)
-    return {
-        **off,
-        "image_blocks": blocks,
-        "text_blocks": blocks,
-        "rank": config["dim"],
-        "scale": config["scale"],
-        "cross_modal_shared": True,
-    }
+    return {**_mma_settings(golden), **off, "cross_modal_shared": True}
+
+
+def _replaced(*pairs: tuple[str, str]) -> Callable[[str, Golden], str]:
+    """A renaming that replaces beginnings of names; one that begins in no known way is an error."""
+
+    def rename(name: str, golden: Golden) -> str:
+        for theirs, ours in pairs:
+            if name.startswith(theirs):
+                return ours + name.removeprefix(theirs)
+        raise KeyError(name)
+
+    return rename
 
 
 ENTRIES: dict[str, Entry] = {
-    "zeroshot": Entry("zero_shot", lambda config: {}, lambda name, config: name),
+    "zeroshot": Entry("zero_shot", lambda golden: {}, _replaced()),
+    "mma": Entry("mma", _mma_settings, _mma_name),
     # RMAdapter with the cross-modal middle, without reconstruction and consistency, is MMA.
-    "mma": Entry("rmadapter", _mma_settings, _mma_name),
+    "rmadapter": Entry("rmadapter", _rmadapter_settings, _mma_name, "mma"),
 }
 
 
@@ -136,17 +154,17 @@ def error(ours: Tensor, golden: Tensor) -> float:
 
 def compare(folder: Path, name: str) -> dict[str, float]:
     """Relative errors of one method: logits, loss, gradients (features for zero-shot)."""
-    golden, entry = read(folder / f"{name}.safetensors"), ENTRIES[name]
-    config = golden.about["config"]
-    method = method_class(entry.method)(backbone(folder), **entry.settings(config))
+    entry = ENTRIES[name]
+    golden = read(folder / f"{entry.file or name}.safetensors")
+    method = method_class(entry.method)(backbone(folder), **entry.settings(golden))
     with torch.no_grad():
         own = dict(method.named_parameters())
-        given = {entry.rename(key, config): value for key, value in golden.group("param.").items()}
+        given = {entry.rename(key, golden): value for key, value in golden.group("param.").items()}
         if own.keys() != given.keys():
             raise KeyError(f"{name}: parameters differ: {sorted(own.keys() ^ given.keys())[:4]}")
         for key, value in given.items():
             own[key].copy_(value)
-    text = method.begin_text(config["names"], golden.about["template"])
+    text = method.begin_text(golden.config["names"], golden.config["template"])
     image = method.begin("image", golden.tensors["images"])
     errors = {"logits": error(_logits(method, image, text), golden.tensors["logits"])}
     if "loss" in golden.tensors:
@@ -155,7 +173,7 @@ def compare(folder: Path, name: str) -> dict[str, float]:
         loss.backward()
         errors["loss"] = error(loss.detach(), golden.tensors["loss"])
         errors["gradients"] = max(
-            error(own[entry.rename(key, config)].grad, value) for key, value in golden.group("grad.").items()
+            error(own[entry.rename(key, golden)].grad, value) for key, value in golden.group("grad.").items()
         )
     return errors
 
@@ -167,14 +185,14 @@ def _logits(method: Method, image: Any, text: Any) -> Tensor:
 
 def main(arguments: list[str]) -> int:
     folder = Path(arguments[0]) if arguments else DATA
-    found = [name for name in ENTRIES if (folder / f"{name}.safetensors").exists()]
+    found = [name for name, entry in ENTRIES.items() if (folder / f"{entry.file or name}.safetensors").exists()]
     passed = 0
     for name in found:
         errors = compare(folder, name)
         good = max(errors.values()) <= LIMIT
         passed += good
         print(
-            f"{name:12s} {'ok  ' if good else 'FAIL'}", "  ".join(f"{key} {value:.1e}" for key, value in errors.items())
+            f"{name:18s} {'ok  ' if good else 'FAIL'}", "  ".join(f"{key} {value:.1e}" for key, value in errors.items())
         )
     print(f"passed {passed} of {len(found)}")
     return 0 if passed == len(found) and found else 1

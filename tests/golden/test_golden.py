@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 
 from golden import run
-from rmadapter.methods import rmadapter
+from rmadapter.methods import mma, rmadapter
+from rmadapter.methods.mma import MMA
+from rmadapter.methods.parts import bottleneck
 
 
 def test_all_pass(capsys: pytest.CaptureFixture[str]) -> None:
@@ -16,16 +19,33 @@ def test_all_pass(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.splitlines()[-1] == f"passed {len(run.ENTRIES)} of {len(run.ENTRIES)}"
 
 
-def test_dropping_the_gradient_scale_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rmadapter, "scale_gradient", lambda x, scale: x)
-    errors = run.compare(run.DATA, "mma")
+@pytest.mark.parametrize("name", ["mma", "rmadapter"])
+def test_dropping_the_gradient_scale_fails(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(bottleneck, "scale_gradient", lambda x, scale: x)
+    errors = run.compare(run.DATA, name)
     assert errors["logits"] < run.LIMIT and errors["loss"] < run.LIMIT
     assert errors["gradients"] > 0.1
 
 
-def test_another_activation_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rmadapter, "activate", lambda x, activation: torch.nn.functional.gelu(x))
-    assert run.compare(run.DATA, "mma")["logits"] > run.LIMIT
+@pytest.mark.parametrize("module", [mma, rmadapter])
+def test_another_activation_fails(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> None:
+    monkeypatch.setattr(module, "activate", lambda x, activation: torch.nn.functional.gelu(x))
+    assert run.compare(run.DATA, module.__name__.rpartition(".")[2])["logits"] > run.LIMIT
+
+
+def test_keeping_the_text_tower_from_the_middle_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    beside = MMA.beside
+
+    def apart(self: MMA, tower: str, i: int, u: torch.Tensor) -> torch.Tensor:
+        self.middle.requires_grad_(tower == "image")
+        try:
+            return beside(self, tower, i, u)
+        finally:
+            self.middle.requires_grad_(True)
+
+    monkeypatch.setattr(MMA, "beside", apart)
+    errors = run.compare(run.DATA, "mma")
+    assert errors["logits"] < run.LIMIT and errors["gradients"] > 0.1
 
 
 def test_an_empty_folder_does_not_pass(tmp_path: Path) -> None:
