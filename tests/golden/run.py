@@ -125,6 +125,16 @@ def _rmadapter_settings(golden: Golden) -> dict[str, Any]:
     return {**_mma_settings(golden), **off, "cross_modal_shared": True}
 
 
+def _clip_adapter_settings(golden: Golden) -> dict[str, Any]:
+    hidden, joint = golden.tensors["param.adapter.fc.0.weight"].shape
+    return {"image_ratio": golden.config["ratio"], "reduction": joint // hidden}
+
+
+def _multimodal_adapter_settings(golden: Golden) -> dict[str, Any]:
+    width, rank = golden.tensors["param.adapter.downsampler.1.weight"].shape
+    return {"ratio": golden.config["ratio"], "mask": golden.config["mask"], "rank": rank, "width": width}
+
+
 def _replaced(*pairs: tuple[str, str]) -> Callable[[str, Golden], str]:
     """A renaming that replaces beginnings of names; one that begins in no known way is an error."""
 
@@ -142,6 +152,21 @@ ENTRIES: dict[str, Entry] = {
     "mma": Entry("mma", _mma_settings, _mma_name),
     # RMAdapter with the cross-modal middle, without reconstruction and consistency, is MMA.
     "rmadapter": Entry("rmadapter", _rmadapter_settings, _mma_name, "mma"),
+    "clip_adapter": Entry(
+        "clip_adapter",
+        _clip_adapter_settings,
+        _replaced(("adapter.fc.0.", "image.down."), ("adapter.fc.2.", "image.up.")),
+    ),
+    "multimodal_adapter": Entry(
+        "multimodal_adapter",
+        _multimodal_adapter_settings,
+        _replaced(
+            ("adapter.downsampler.", "down."),
+            ("adapter.mha.in_proj_", "qkv."),
+            ("adapter.mha.out_proj.", "out."),
+            ("adapter.upsampler.", "up."),
+        ),
+    ),
 }
 
 

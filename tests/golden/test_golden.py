@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 
 from golden import run
 from rmadapter.methods import mma, rmadapter
+from rmadapter.methods.clip_adapter import Adapter as CLIPAdapterLayer
 from rmadapter.methods.mma import MMA
 from rmadapter.methods.parts import bottleneck
 
@@ -31,6 +34,30 @@ def test_dropping_the_gradient_scale_fails(monkeypatch: pytest.MonkeyPatch, name
 def test_another_activation_fails(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> None:
     monkeypatch.setattr(module, "activate", lambda x, activation: torch.nn.functional.gelu(x))
     assert run.compare(run.DATA, module.__name__.rpartition(".")[2])["logits"] > run.LIMIT
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("clip_adapter", {"image_ratio": 0.8}),
+        ("multimodal_adapter", {"ratio": 0.8}),
+        ("multimodal_adapter", {"mask": "boolean"}),
+        ("multimodal_adapter", {"adapts": "image"}),
+        ("multimodal_adapter", {"heads": 8}),
+    ],
+    ids=str,
+)
+def test_another_setting_fails(monkeypatch: pytest.MonkeyPatch, name: str, wrong: dict[str, Any]) -> None:
+    entry = run.ENTRIES[name]
+    changed = dataclasses.replace(entry, settings=lambda golden: {**entry.settings(golden), **wrong})
+    monkeypatch.setitem(run.ENTRIES, name, changed)
+    errors = run.compare(run.DATA, name)
+    assert errors["logits"] > run.LIMIT and errors["gradients"] > run.LIMIT
+
+
+def test_forgetting_the_last_relu_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CLIPAdapterLayer, "forward", lambda self, x: self.up(torch.relu(self.down(x))))
+    assert run.compare(run.DATA, "clip_adapter")["logits"] > run.LIMIT
 
 
 def test_keeping_the_text_tower_from_the_middle_fails(monkeypatch: pytest.MonkeyPatch) -> None:
