@@ -91,12 +91,13 @@ class LinearProbe(Method):
 
 
 def _check(train: Split) -> None:
-    without = [name for label, name in enumerate(train.classes) if label not in set(train.labels)]
+    seen = set(train.labels)
+    without = [name for label, name in enumerate(train.classes) if label not in seen]
     if without or len(train.classes) == 1:
+        lacking = f", without images: {', '.join(without)}" if without else ""
         raise DataError(
             "a linear probe needs training images of every class, and two classes at least",
-            got=f"{len(train.classes)} classes"
-            + (f", {len(without)} without images: {without[0]}, …" if without else ""),
+            got=f"{len(train.classes)} classes{lacking}",
         )
 
 
