@@ -42,11 +42,6 @@ class Golden:
     tensors: dict[str, Tensor]
     about: dict[str, Any]
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """All that the header says, on one level."""
-        return {**self.about, **self.about["config"]}
-
     def group(self, prefix: str) -> dict[str, Tensor]:
         return {key.removeprefix(prefix): value for key, value in self.tensors.items() if key.startswith(prefix)}
 
@@ -96,13 +91,13 @@ class Entry:
     """How a published method is built here, and how its parameter names become ours."""
 
     method: str
-    settings: Callable[[Golden], dict[str, Any]]
-    rename: Callable[[str, Golden], str]
+    settings: Callable[[dict[str, Any]], dict[str, Any]]
+    rename: Callable[[str, dict[str, Any]], str]
     file: str | None = None
     """Where it is not called as the entry is."""
 
 
-def _mma_name(name: str, golden: Golden) -> str:
+def _mma_name(name: str, config: dict[str, Any]) -> str:
     match = re.fullmatch(
         r"adapter_learner\.(?:(text|visual)_adapter\.(\d+)\.(down\.0|up)|shared_adapter\.(\d+)\.0)\.(weight|bias)", name
     )
@@ -110,35 +105,34 @@ def _mma_name(name: str, golden: Golden) -> str:
         raise KeyError(name)
     tower, block, part, shared, kind = match.groups()
     if shared is not None:
-        return f"middle.{int(shared) - golden.config['start']}.{kind}"
+        return f"middle.{int(shared) - config['start']}.{kind}"
     return f"{'image' if tower == 'visual' else 'text'}.{block}.{part.removesuffix('.0')}.{kind}"
 
 
-def _mma_settings(golden: Golden) -> dict[str, Any]:
-    config = golden.config
+def _mma_settings(config: dict[str, Any]) -> dict[str, Any]:
     blocks = (config["start"], config["end"])
     return {"image_blocks": blocks, "text_blocks": blocks, "rank": config["dim"], "scale": config["scale"]}
 
 
-def _rmadapter_settings(golden: Golden) -> dict[str, Any]:
+def _rmadapter_settings(config: dict[str, Any]) -> dict[str, Any]:
     off = dict.fromkeys(("reconstruction_image", "reconstruction_text", "consistency_image", "consistency_text"), 0)
-    return {**_mma_settings(golden), **off, "cross_modal_shared": True}
+    return {**_mma_settings(config), **off, "cross_modal_shared": True}
 
 
-def _clip_adapter_settings(golden: Golden) -> dict[str, Any]:
-    hidden, joint = golden.tensors["param.adapter.fc.0.weight"].shape
-    return {"image_ratio": golden.config["ratio"], "reduction": joint // hidden}
+def _clip_adapter_settings(config: dict[str, Any]) -> dict[str, Any]:
+    hidden, joint = config["shapes"]["param.adapter.fc.0.weight"]
+    return {"image_ratio": config["ratio"], "reduction": joint // hidden}
 
 
-def _multimodal_adapter_settings(golden: Golden) -> dict[str, Any]:
-    width, rank = golden.tensors["param.adapter.downsampler.1.weight"].shape
-    return {"ratio": golden.config["ratio"], "mask": golden.config["mask"], "rank": rank, "width": width}
+def _multimodal_adapter_settings(config: dict[str, Any]) -> dict[str, Any]:
+    width, rank = config["shapes"]["param.adapter.downsampler.1.weight"]
+    return {"ratio": config["ratio"], "mask": config["mask"], "rank": rank, "width": width}
 
 
-def _replaced(*pairs: tuple[str, str]) -> Callable[[str, Golden], str]:
+def _replaced(*pairs: tuple[str, str]) -> Callable[[str, dict[str, Any]], str]:
     """A renaming that replaces beginnings of names; one that begins in no known way is an error."""
 
-    def rename(name: str, golden: Golden) -> str:
+    def rename(name: str, config: dict[str, Any]) -> str:
         for theirs, ours in pairs:
             if name.startswith(theirs):
                 return ours + name.removeprefix(theirs)
@@ -148,10 +142,10 @@ def _replaced(*pairs: tuple[str, str]) -> Callable[[str, Golden], str]:
 
 
 ENTRIES: dict[str, Entry] = {
-    "zeroshot": Entry("zero_shot", lambda golden: {}, _replaced()),
+    "zeroshot": Entry("zero_shot", lambda config: {}, _replaced()),
     "mma": Entry("mma", _mma_settings, _mma_name),
     # RMAdapter with the cross-modal middle, without reconstruction and consistency, is MMA.
-    "rmadapter": Entry("rmadapter", _rmadapter_settings, _mma_name, "mma"),
+    "rmadapter": Entry("rmadapter", _rmadapter_settings, _mma_name, file="mma"),
     "clip_adapter": Entry(
         "clip_adapter",
         _clip_adapter_settings,
@@ -181,15 +175,17 @@ def compare(folder: Path, name: str) -> dict[str, float]:
     """Relative errors of one method: logits, loss, gradients (features for zero-shot)."""
     entry = ENTRIES[name]
     golden = read(folder / f"{entry.file or name}.safetensors")
-    method = method_class(entry.method)(backbone(folder), **entry.settings(golden))
+    config = {**golden.about, **golden.about["config"]}
+    config["shapes"] = {key: tuple(value.shape) for key, value in golden.tensors.items()}
+    method = method_class(entry.method)(backbone(folder), **entry.settings(config))
     with torch.no_grad():
         own = dict(method.named_parameters())
-        given = {entry.rename(key, golden): value for key, value in golden.group("param.").items()}
+        given = {entry.rename(key, config): value for key, value in golden.group("param.").items()}
         if own.keys() != given.keys():
             raise KeyError(f"{name}: parameters differ: {sorted(own.keys() ^ given.keys())[:4]}")
         for key, value in given.items():
             own[key].copy_(value)
-    text = method.begin_text(golden.config["names"], golden.config["template"])
+    text = method.begin_text(config["names"], golden.about["template"])
     image = method.begin("image", golden.tensors["images"])
     errors = {"logits": error(_logits(method, image, text), golden.tensors["logits"])}
     if "loss" in golden.tensors:
@@ -198,7 +194,7 @@ def compare(folder: Path, name: str) -> dict[str, float]:
         loss.backward()
         errors["loss"] = error(loss.detach(), golden.tensors["loss"])
         errors["gradients"] = max(
-            error(own[entry.rename(key, golden)].grad, value) for key, value in golden.group("grad.").items()
+            error(own[entry.rename(key, config)].grad, value) for key, value in golden.group("grad.").items()
         )
     return errors
 

@@ -49,7 +49,7 @@ def test_another_activation_fails(monkeypatch: pytest.MonkeyPatch, module: Modul
 )
 def test_another_setting_fails(monkeypatch: pytest.MonkeyPatch, name: str, wrong: dict[str, Any]) -> None:
     entry = run.ENTRIES[name]
-    changed = dataclasses.replace(entry, settings=lambda golden: {**entry.settings(golden), **wrong})
+    changed = dataclasses.replace(entry, settings=lambda config: {**entry.settings(config), **wrong})
     monkeypatch.setitem(run.ENTRIES, name, changed)
     errors = run.compare(run.DATA, name)
     assert errors["logits"] > run.LIMIT and errors["gradients"] > run.LIMIT
