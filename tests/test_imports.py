@@ -20,7 +20,7 @@ LAYERS = [
     {"frame"},
     {"method"},
     {"methods"},
-    {"predictor", "adapter", "checkpoint"},
+    {"predictor", "adapter", "checkpoint", "solve"},
     {"calibration", "evaluation", "train"},
     {"recipe", "protocols"},
     {"store"},

@@ -103,7 +103,7 @@ def test_same_seed_same_bytes_and_an_untouched_backbone(few: Task, pictoclip: Ba
     assert (tmp_path / "a" / "steps.jsonl").read_text() == (tmp_path / "b" / "steps.jsonl").read_text()
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_an_interrupted_run_goes_on_to_the_same_bytes(
     few: Task, pictoclip: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:

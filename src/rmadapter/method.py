@@ -18,7 +18,7 @@ per class list), and the last block computes only the row that is pooled.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from rmadapter import recipes
 from rmadapter.backbones import Backbone
 from rmadapter.backbones.clip import TowerName
-from rmadapter.data.task import check_class_names, check_template
+from rmadapter.data.task import Split, check_class_names, check_template
 from rmadapter.frame import Rows, begin, finish, finish_pairs, similarity, widen
 from rmadapter.settings import Settings
 
@@ -85,6 +85,10 @@ class Method(nn.Module):
     source: ClassVar[str]
     """Authors, venue, year."""
     Settings: ClassVar[type[Settings]] = Settings
+    class_bound: ClassVar[bool] = False
+    """True: what trains belongs to the trained classes; logits are theirs, and a predictor chooses among them."""
+    solved: ClassVar[bool] = False
+    """True: what trains is fitted at once, by ``solve``, and no step is taken."""
 
     whole_text: bool = False
     """True: text rows behind the end token take part, so the frame must not cut them."""
@@ -105,10 +109,9 @@ class Method(nn.Module):
         self.temperature = 1.0
         """What logits of the trained class list are divided by before the softmax."""
         self.classes: tuple[str, ...] = ()
-        with torch.random.fork_rng(devices=[]):  # what trains is drawn on the CPU, so a seed means the same everywhere
-            torch.manual_seed(seed)
-            self.build()
-        self.to(backbone.device)
+        """What it is trained on; ``start`` sets it."""
+        if not self.class_bound:
+            self._draw()
 
     @property
     def backbone(self) -> Backbone:
@@ -118,7 +121,10 @@ class Method(nn.Module):
     # What a method overrides -----------------------------------------------------------------------------------
 
     def build(self) -> None:
-        """Create what trains. The global random state is seeded around this call."""
+        """Create what trains. The global random state is seeded around this call.
+
+        For a class-bound method this is when its classes are known (``self.classes``), not before.
+        """
 
     def touches(self, tower: TowerName) -> range:
         """Blocks (from 0) at which the method's seams are not the identity; 0 includes the rows that enter.
@@ -159,13 +165,28 @@ class Method(nn.Module):
         """Named losses whose sum is minimised; ``teacher`` is there where ``needs_teacher`` says so."""
         return {"ce": F.cross_entropy(output.features.logits, labels)}
 
+    def solve(self, train: Split, val: Split, features: Callable[[Split], Tensor]) -> dict[str, float]:
+        """Fit what trains at once, where ``solved`` says so; returns named values for the log, among them ``ce``.
+
+        Args:
+            val: settings may be chosen on it.
+            features: of the frozen image tower for a split's items, without augmentation: (n, d), L2-normalised.
+        """
+        raise NotImplementedError
+
     def prompt(self, template: str) -> str:
         """The template as the text tower gets it: with placeholders where learned rows need room."""
         return template
 
     def start(self, classes: tuple[str, ...], template: str) -> None:
-        """Take in a task, before training and before a checkpoint or an adapter is read."""
+        """Take in a task, before training and before a checkpoint or an adapter is read.
+
+        What a class-bound method trains is created here, and anew when the classes change.
+        """
+        changed = classes != self.classes
         self.classes, self.template, self.temperature = classes, template, 1.0
+        if self.class_bound and changed:
+            self._draw()
 
     def teacher_text(self, classes: Sequence[str], text: Rows) -> Tensor:
         """The teacher's text, once a run: the frozen features (c, d), L2-normalised, of the method's own prompts."""
@@ -178,6 +199,12 @@ class Method(nn.Module):
         """
 
     # What the frame offers --------------------------------------------------------------------------------------
+
+    def _draw(self) -> None:
+        with torch.random.fork_rng(devices=[]):  # what trains is drawn on the CPU, so a seed means the same everywhere
+            torch.manual_seed(self.seed)
+            self.build()
+        self.to(self.backbone.device)
 
     def begin(self, tower: TowerName, inputs: Tensor) -> Rows:
         """The frozen part of a tower, below the first block that this method touches: no gradient, the same every step.
@@ -216,7 +243,7 @@ class Method(nn.Module):
         """A classifier for any list of class names, from a copy of this method as it is now.
 
         Args:
-            classes: names, non-empty and unique; they need not have been trained on.
+            classes: names, non-empty and unique; they need not have been trained on, unless the method is class-bound.
             template: the prompt; the default is the one trained with, or else the backbone's.
         """
         from rmadapter.predictor import Predictor

@@ -29,9 +29,10 @@ from rmadapter import adapter, checkpoint, progress, recipes
 from rmadapter.data.loader import Augment, Augmented, order, training_batches
 from rmadapter.data.task import Task
 from rmadapter.errors import DataError, SettingError, TrainingError, UserError
-from rmadapter.files import new_folder, write_atomic, write_json
+from rmadapter.files import new_folder, write_atomic, write_json, write_text
 from rmadapter.method import Method, Rows, Teacher
 from rmadapter.settings import Seed, Settings
+from rmadapter.solve import solve
 
 STEPS, SHOTS = "steps.jsonl", "shots.json"
 
@@ -43,8 +44,8 @@ class TrainSettings(Settings):
     """Passes over the few-shot set."""
     batch_size: PositiveInt = 16
     """Images a step; a last, smaller batch is dropped unless it is the only one."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """sgd as published; adamw suits small backbones."""
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    """sgd as mostly published; adamw suits small backbones; adam adds the decay to the gradient."""
     lr: PositiveFloat = 0.0015
     """Learning rate before the schedule."""
     momentum: NonNegativeFloat = 0.9
@@ -91,7 +92,7 @@ class Fit:
     seconds: float
     images_per_second: float
     terms: dict[str, float]
-    """Mean of each named loss over the last epoch."""
+    """Mean of each named loss over the last epoch; what ``solve`` returned, where no steps were taken."""
 
 
 def train_settings(method: str, variant: str, changes: dict[str, Any]) -> TrainSettings:
@@ -111,7 +112,7 @@ def fit(
     """Train a method on a task's training items, and write the adapter.
 
     Args:
-        method: changed in place; its backbone is not.
+        method: changed in place; its backbone is not. One that is ``solved`` takes no step, and uses no train setting.
         task: its ``train`` split is learned from, all of it; cut it by ``task.base().shots(16, seed=1)``.
         out: folder for the adapter, the log and the checkpoint; None: nothing is written.
         resume: go on with the run that ``out`` holds.
@@ -131,11 +132,16 @@ def fit(
             f"{folder} holds a trained adapter: its run is finished", remedy="load it, or name another folder"
         )
     method.start(task.classes, task.template)
-    run = _Run(method, task, settings, folder, resume)
-    device = method.backbone.device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), _bar(show_progress, run) as show:
-        result = run.train(show)
+    if method.solved:
+        result = Fit(0, *solve(method, task, show_progress=show_progress))
+    else:
+        run = _Run(method, task, settings, folder, resume)
+        device = method.backbone.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), _bar(show_progress, run) as show:
+            result = run.train(show)
     if folder is not None:
+        if method.solved:
+            write_text(folder / STEPS, json.dumps(result.terms) + "\n")
         write_json(folder / SHOTS, task.manifest().plain())
         adapter.save(method, folder)
         (folder / checkpoint.FILE).unlink(missing_ok=True)
@@ -257,7 +263,8 @@ def _prepare(method: Method, settings: TrainSettings, parameters: list[torch.nn.
             parameters, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
         )
     else:
-        optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+        kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
+        optimizer = kind(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
     AcceleratorState._reset_state(True)  # accelerate keeps the first precision of a process; each run has its own
     device, precision = method.backbone.device.type, settings.precision
     if precision == "fp16" and device == "cpu":  # accelerate would train in float32 without a word

@@ -107,6 +107,8 @@ class Entry:
     """The file's names of single terms, and ours."""
     teacher_text: str | None = None
     """The tensor with the teacher's text features."""
+    file: str | None = None
+    """Where it is not called as the entry is."""
 
 
 def _mma_name(name: str, golden: Golden) -> str:
@@ -124,15 +126,35 @@ def _mma_name(name: str, golden: Golden) -> str:
 def _mma_settings(golden: Golden) -> dict[str, Any]:
     config = golden.config
     blocks = (config["start"], config["end"])
+    return {"image_blocks": blocks, "text_blocks": blocks, "rank": config["dim"], "scale": config["scale"]}
+
+
+def _rmadapter_settings(golden: Golden) -> dict[str, Any]:
     off = dict.fromkeys(("reconstruction_image", "reconstruction_text", "consistency_image", "consistency_text"), 0)
-    return {
-        **off,
-        "image_blocks": blocks,
-        "text_blocks": blocks,
-        "rank": config["dim"],
-        "scale": config["scale"],
-        "cross_modal_shared": True,
-    }
+    return {**_mma_settings(golden), **off, "cross_modal_shared": True}
+
+
+def _clip_adapter_settings(golden: Golden) -> dict[str, Any]:
+    hidden, joint = golden.tensors["param.adapter.fc.0.weight"].shape
+    return {"image_ratio": golden.config["ratio"], "reduction": joint // hidden}
+
+
+def _multimodal_adapter_settings(golden: Golden) -> dict[str, Any]:
+    config = golden.config
+    width, rank = golden.tensors["param.adapter.downsampler.1.weight"].shape
+    return {"ratio": config["ratio"], "mask": config["mask"], "rank": rank, "width": width}
+
+
+def _replaced(*pairs: tuple[str, str]) -> Callable[[str, Golden], str]:
+    """A renaming that replaces beginnings of names; one that begins in no known way is an error."""
+
+    def rename(name: str, golden: Golden) -> str:
+        for theirs, ours in pairs:
+            if name.startswith(theirs):
+                return ours + name.removeprefix(theirs)
+        raise KeyError(name)
+
+    return rename
 
 
 def _counted(prefix: str, shift: int) -> Callable[[re.Match[str]], str]:
@@ -180,9 +202,25 @@ def _coprompt_settings(golden: Golden) -> dict[str, Any]:
 
 
 ENTRIES: dict[str, Entry] = {
-    "zeroshot": Entry("zero_shot", lambda golden: {}, lambda name, golden: name),
+    "zeroshot": Entry("zero_shot", lambda golden: {}, _replaced()),
+    "mma": Entry("mma", _mma_settings, _mma_name),
     # RMAdapter with the cross-modal middle, without reconstruction and consistency, is MMA.
-    "mma": Entry("rmadapter", _mma_settings, _mma_name),
+    "rmadapter": Entry("rmadapter", _rmadapter_settings, _mma_name, file="mma"),
+    "clip_adapter": Entry(
+        "clip_adapter",
+        _clip_adapter_settings,
+        _replaced(("adapter.fc.0.", "image.down."), ("adapter.fc.2.", "image.up.")),
+    ),
+    "multimodal_adapter": Entry(
+        "multimodal_adapter",
+        _multimodal_adapter_settings,
+        _replaced(
+            ("adapter.downsampler.", "down."),
+            ("adapter.mha.in_proj_", "qkv."),
+            ("adapter.mha.out_proj.", "out."),
+            ("adapter.upsampler.", "up."),
+        ),
+    ),
     "coop": Entry("coop", _prompts(), _prompt_name),
     "cocoop": Entry("cocoop", _prompts(), _prompt_name),
     "kgcoop": Entry("kgcoop", _prompts("weight", "teacher_template"), _prompt_name),
@@ -207,7 +245,8 @@ def error(ours: Tensor, golden: Tensor) -> float:
 
 def compare(folder: Path, name: str) -> dict[str, float]:
     """Relative errors of one method: logits, loss, gradients (features for zero-shot)."""
-    golden, entry = read(folder / f"{name}.safetensors"), ENTRIES[name]
+    entry = ENTRIES[name]
+    golden = read(folder / f"{entry.file or name}.safetensors")
     method = method_class(entry.method)(backbone(folder), **entry.settings(golden))
     with torch.no_grad():
         own = dict(method.named_parameters())
@@ -257,14 +296,14 @@ def _logits(method: Method, image: Any, text: Any) -> Tensor:
 
 def main(arguments: list[str]) -> int:
     folder = Path(arguments[0]) if arguments else DATA
-    found = [name for name in ENTRIES if (folder / f"{name}.safetensors").exists()]
+    found = [name for name, entry in ENTRIES.items() if (folder / f"{entry.file or name}.safetensors").exists()]
     passed = 0
     for name in found:
         errors = compare(folder, name)
         good = max(errors.values()) <= LIMIT
         passed += good
         print(
-            f"{name:12s} {'ok  ' if good else 'FAIL'}", "  ".join(f"{key} {value:.1e}" for key, value in errors.items())
+            f"{name:18s} {'ok  ' if good else 'FAIL'}", "  ".join(f"{key} {value:.1e}" for key, value in errors.items())
         )
     print(f"passed {passed} of {len(found)}")
     return 0 if passed == len(found) and found else 1

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from torch import Tensor
 from golden import run
 from rmadapter.backbones.clip import ImageTower
 from rmadapter.method import Method, Teacher
-from rmadapter.methods import cocoop, coprompt, kgcoop, promptsrc, rmadapter
-from rmadapter.methods.parts import prompts, templates
+from rmadapter.methods import cocoop, coprompt, kgcoop, mma, promptsrc, rmadapter
+from rmadapter.methods.clip_adapter import Adapter as CLIPAdapterLayer
+from rmadapter.methods.mma import MMA
+from rmadapter.methods.parts import bottleneck, prompts, templates
 
 
 def test_all_pass(capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,16 +25,57 @@ def test_all_pass(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.splitlines()[-1] == f"passed {len(run.ENTRIES)} of {len(run.ENTRIES)}"
 
 
-def test_dropping_the_gradient_scale_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rmadapter, "scale_gradient", lambda x, scale: x)
-    errors = run.compare(run.DATA, "mma")
+@pytest.mark.parametrize("name", ["mma", "rmadapter"])
+def test_dropping_the_gradient_scale_fails(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(bottleneck, "scale_gradient", lambda x, scale: x)
+    errors = run.compare(run.DATA, name)
     assert errors["logits"] < run.LIMIT and errors["loss"] < run.LIMIT
     assert errors["gradients"] > 0.1
 
 
-def test_another_activation_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rmadapter, "activate", lambda x, activation: torch.nn.functional.gelu(x))
-    assert run.compare(run.DATA, "mma")["logits"] > run.LIMIT
+@pytest.mark.parametrize("module", [mma, rmadapter])
+def test_another_activation_fails(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> None:
+    monkeypatch.setattr(module, "activate", lambda x, activation: torch.nn.functional.gelu(x))
+    assert run.compare(run.DATA, module.__name__.rpartition(".")[2])["logits"] > run.LIMIT
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("clip_adapter", {"image_ratio": 0.8}),
+        ("multimodal_adapter", {"ratio": 0.8}),
+        ("multimodal_adapter", {"mask": "boolean"}),
+        ("multimodal_adapter", {"adapts": "image"}),
+        ("multimodal_adapter", {"heads": 8}),
+    ],
+    ids=str,
+)
+def test_another_setting_fails(monkeypatch: pytest.MonkeyPatch, name: str, wrong: dict[str, Any]) -> None:
+    entry = run.ENTRIES[name]
+    changed = dataclasses.replace(entry, settings=lambda golden: {**entry.settings(golden), **wrong})
+    monkeypatch.setitem(run.ENTRIES, name, changed)
+    errors = run.compare(run.DATA, name)
+    assert errors["logits"] > run.LIMIT and errors["gradients"] > run.LIMIT
+
+
+def test_forgetting_the_last_relu_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CLIPAdapterLayer, "forward", lambda self, x: self.up(torch.relu(self.down(x))))
+    assert run.compare(run.DATA, "clip_adapter")["logits"] > run.LIMIT
+
+
+def test_keeping_the_text_tower_from_the_middle_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    beside = MMA.beside
+
+    def apart(self: MMA, tower: str, i: int, u: torch.Tensor) -> torch.Tensor:
+        self.middle.requires_grad_(tower == "image")
+        try:
+            return beside(self, tower, i, u)
+        finally:
+            self.middle.requires_grad_(True)
+
+    monkeypatch.setattr(MMA, "beside", apart)
+    errors = run.compare(run.DATA, "mma")
+    assert errors["logits"] < run.LIMIT and errors["gradients"] > 0.1
 
 
 def test_an_image_feature_with_its_norm_fails(monkeypatch: pytest.MonkeyPatch) -> None:
