@@ -172,7 +172,8 @@ PROMPT_NAMES: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
     (r"image_encoder\.VPT", "image.1"),
     (r"image_encoder\.transformer\.resblocks\.(\d+)\.VPT_shallow", _counted("image", 1)),
     (r"text_encoder\.transformer\.resblocks\.(\d+)\.VPT_shallow", _counted("text", 1)),
-    (r"adapter_(image|text)\.fc\.", r"\1_adapter."),
+    (r"adapter_(image|text)\.fc\.0\.", r"\1_adapter.down."),
+    (r"adapter_(image|text)\.fc\.2\.", r"\1_adapter.up."),
 ]
 
 

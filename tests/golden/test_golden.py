@@ -14,10 +14,9 @@ from torch import Tensor
 from golden import run
 from rmadapter.backbones.clip import ImageTower
 from rmadapter.method import Method, Teacher
-from rmadapter.methods import cocoop, coprompt, kgcoop, mma, promptsrc, rmadapter
-from rmadapter.methods.clip_adapter import Adapter as CLIPAdapterLayer
+from rmadapter.methods import cocoop, kgcoop, mma, promptsrc, rmadapter
 from rmadapter.methods.mma import MMA
-from rmadapter.methods.parts import bottleneck, prompts, templates
+from rmadapter.methods.parts import blend, bottleneck, prompts, templates
 
 
 def test_all_pass(capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,9 +57,10 @@ def test_another_setting_fails(monkeypatch: pytest.MonkeyPatch, name: str, wrong
     assert errors["logits"] > run.LIMIT and errors["gradients"] > run.LIMIT
 
 
-def test_forgetting_the_last_relu_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CLIPAdapterLayer, "forward", lambda self, x: self.up(torch.relu(self.down(x))))
-    assert run.compare(run.DATA, "clip_adapter")["logits"] > run.LIMIT
+@pytest.mark.parametrize("name", ["clip_adapter", "coprompt"])
+def test_forgetting_the_last_relu_fails(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(blend.Adapter, "forward", lambda self, x: self.up(torch.relu(self.down(x))))
+    assert run.compare(run.DATA, name)["logits"] > 0.001
 
 
 def test_keeping_the_text_tower_from_the_middle_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,12 +128,6 @@ def test_a_divergence_for_each_image_fails(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(promptsrc, "F", SimpleNamespace(kl_div=for_each_image))
     assert run.compare(run.DATA, "promptsrc")["terms"] > 0.01
-
-
-def test_an_adapter_without_its_last_relu_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    mix = coprompt._mix
-    monkeypatch.setattr(coprompt, "_mix", lambda adapter, x, ratio: mix(adapter[:-1], x, ratio))
-    assert run.compare(run.DATA, "coprompt")["logits"] > 0.001
 
 
 @pytest.mark.parametrize("what", ["sentence", "view"])

@@ -15,41 +15,23 @@ has none. The loss is cross-entropy.
 
 from __future__ import annotations
 
-from typing import Annotated
+from pydantic import PositiveInt
+from torch import Tensor
 
-import torch.nn.functional as F
-from pydantic import Field, PositiveInt
-from torch import Tensor, nn
-
-from rmadapter.method import Features, Method, widen
+from rmadapter.method import Features, Method
+from rmadapter.methods.parts.blend import Adapter, Share, blend
 from rmadapter.settings import Settings
-
-Ratio = Annotated[float, Field(ge=0, le=1)]
 
 
 class CLIPAdapterSettings(Settings):
     """The defaults are those of the published code."""
 
-    image_ratio: Ratio = 0.2
+    image_ratio: Share = 0.2
     """a: share of the adapter in the image feature; the paper takes 0.6 for some fine-grained sets. 0: no adapter."""
-    text_ratio: Ratio = 0.0
+    text_ratio: Share = 0.0
     """The same for the text feature. 0, as in the published code: text has no adapter."""
     reduction: PositiveInt = 4
     """k: how many times narrower than the feature is the hidden layer?"""
-
-
-class Adapter(nn.Module):
-    """(…, d) to (…, d), not negative; initial values are torch's."""
-
-    def __init__(self, width: int, reduction: int) -> None:
-        super().__init__()
-        hidden = max(1, width // reduction)
-        self.down = nn.Linear(width, hidden, bias=False)
-        self.up = nn.Linear(hidden, width, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """A(x)."""
-        return F.relu(self.up(F.relu(self.down(x))))
 
 
 class CLIPAdapter(Method):
@@ -68,12 +50,3 @@ class CLIPAdapter(Method):
     def head(self, image: Tensor, text: Tensor) -> Features:
         s = self.settings
         return super().head(blend(self.image, image, s.image_ratio), blend(self.text, text, s.text_ratio))
-
-
-def blend(adapter: Adapter | None, x: Tensor, ratio: float) -> Tensor:
-    """Blend: ratio A(x) + (1 - ratio) x for features (…, d), not normalised; x where there is no adapter."""
-    if adapter is None:
-        return x
-    x = widen(x)
-    blended: Tensor = ratio * adapter(x) + (1 - ratio) * x
-    return blended

@@ -18,22 +18,22 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
 from rmadapter.backbones.clip import TowerName
 from rmadapter.method import Features, Output, Rows, Teacher, prompts
 from rmadapter.methods.maple import MaPLe
+from rmadapter.methods.parts.blend import Adapter, Share, blend
 from rmadapter.methods.parts.prompts import DeepSettings
 from rmadapter.methods.parts.templates import TEMPLATES, encode, generic, sentences
 
 NARROWER = 4
 """Joint dimension over hidden width of an adapter."""
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class CoPromptSettings(DeepSettings):
@@ -67,21 +67,14 @@ class CoPrompt(MaPLe):
 
     def build(self) -> None:
         super().build()
-        joint = self.backbone.shape.joint
-        hidden = max(1, joint // NARROWER)
-        self.image_adapter, self.text_adapter = (
-            nn.Sequential(
-                nn.Linear(joint, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, joint, bias=False), nn.ReLU()
-            )
-            for _ in range(2)
-        )
+        self.image_adapter, self.text_adapter = (Adapter(self.backbone.shape.joint, NARROWER) for _ in range(2))
 
     def depth(self, tower: TowerName) -> int:
         return self.settings.depth or min(self.backbone.shape.image.depth, self.backbone.shape.text.depth)
 
     def head(self, image: Tensor, text: Tensor) -> Features:
-        image = _mix(self.image_adapter, image, self.settings.image_ratio)
-        return super().head(image, _mix(self.text_adapter, text, self.settings.text_ratio))
+        image = blend(self.image_adapter, image, self.settings.image_ratio)
+        return super().head(image, blend(self.text_adapter, text, self.settings.text_ratio))
 
     def teacher_text(self, classes: Sequence[str], text: Rows) -> Tensor:
         """(k, c, d): the k-th sentence about each class."""
@@ -105,7 +98,3 @@ class CoPrompt(MaPLe):
                 distance = 1 - F.cosine_similarity(own, frozen, dim=-1).mean()
                 terms[f"consistency_{tower}"] = self.settings.weight * distance
         return terms
-
-
-def _mix(adapter: nn.Module, x: Tensor, ratio: float) -> Tensor:
-    return cast(Tensor, ratio * adapter(x) + (1 - ratio) * x)
