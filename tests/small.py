@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import open_clip
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from open_clip.tokenizer import SimpleTokenizer
 
 from rmadapter.backbones import Backbone, build
-from rmadapter.backbones import clip as ours
 from rmadapter.backbones.openclip import rename, shape_of
 from rmadapter.backbones.preprocess import Preprocess
 
 VOCABULARY, CONTEXT = 49408, 77
-
-
-def weightless(name: str) -> Backbone:
-    """The sizes of an open_clip model without memory for its weights: enough to build a method on and count."""
-    with torch.device("meta"):
-        clip = ours.CLIP(shape_of(open_clip.get_model_config(name), name))
-    preprocess = Preprocess(clip.shape.image_size, (0.5, 0.5, 0.5), (0.3, 0.3, 0.3), "bicubic", "shortest")
-    return Backbone(clip, name, None, 0, preprocess, SimpleTokenizer(context_length=CONTEXT))
 
 
 def small_pair(

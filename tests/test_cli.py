@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from rmadapter import __version__
 from rmadapter.backbones import Backbone
 from rmadapter.cli import cli
 from rmadapter.data import Task
+from rmadapter.methods import method_names
 
 QUICK = ["--train.epochs", "2", "--shots", "2"]
 
@@ -206,10 +208,36 @@ def test_damaged_records(name: str, content: str, trained: Path, tmp_path: Path)
 
 
 def test_lists() -> None:
-    assert "rmadapter" in good("list", "methods") and "Radford" in good("list", "methods")
     assert "pictoclip-s" in good("list", "backbones")
     assert "pictograms/animals" in good("list", "tasks") and "classes" in good("list", "tasks")
     assert "rmadapter/pictograms" in good("list", "recipes")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "counts"),
+    [
+        ("pictoclip-s", {"mma": "71,040", "coop": "512", "linear_probe": "129 a class", "zero_shot": "0"}),
+        ("ViT-B-16", {"mma": "674,560", "coop": "2,048", "linear_probe": "513 a class", "zero_shot": "0"}),
+    ],
+)
+def test_methods_are_listed_with_seams_sizes_sources_and_quoted_scores(backbone: str, counts: dict[str, str]) -> None:
+    head, *lines, note = good("list", "methods", "--backbone", backbone).splitlines()
+    assert backbone in head and "measured" in note
+    rows = {line.split()[0]: re.split(" {2,}", line) for line in lines}
+    assert tuple(rows) == method_names()
+    assert {name: row[2] for name, row in rows.items() if name in counts} == counts
+    assert {name: rows[name][1] for name in ("coprompt", "mma", "zero_shot")} == {
+        "coprompt": "tokens before head",
+        "mma": "beside",
+        "zero_shot": "–",
+    }
+    assert rows["maple"][3:] == ["Khattak et al., CVPR 2023", "82.28", "75.14", "78.55"]
+    assert rows["clip_adapter"][4:] == ["–", "–", "–"]
+
+
+def test_only_methods_are_counted_on_a_backbone() -> None:
+    result = run("list", "tasks", "--backbone", "ViT-B-16")
+    assert result.exit_code == 2 and "--backbone belongs to" in result.stderr
 
 
 def test_help_shows_every_setting_with_its_default() -> None:

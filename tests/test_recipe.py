@@ -8,6 +8,8 @@ import pytest
 
 from rmadapter import recipes
 from rmadapter.errors import SettingError
+from rmadapter.evaluation import harmonic_mean
+from rmadapter.methods import method_names
 from rmadapter.recipe import Recipe, resolve
 
 
@@ -80,3 +82,17 @@ def test_every_shipped_recipe_says_what_it_is() -> None:
     for name in recipes.names():
         text = (recipes.FOLDER / f"{name.split('/')[0]}.toml").read_text(encoding="utf-8")
         assert text.startswith("# ") and "rmadapter " in text.split("\n\n")[0], "a header with its command"
+
+
+def test_quoted_scores_are_whole_and_their_mean_is_harmonic() -> None:
+    found = {name: recipes.published(name, "base-to-novel") for name in method_names()}
+    assert {name for name, quoted in found.items() if not quoted} == {
+        "clip_adapter",
+        "linear_probe",
+        "multimodal_adapter",
+    }
+    for name, quoted in found.items():
+        if quoted:
+            assert list(quoted) == ["base", "novel", "hm", "setting"], name
+            printed = "80.78" if name == "rmadapter" else f"{quoted['hm']:.2f}"  # the paper's own are at odds
+            assert harmonic_mean(quoted["base"], quoted["novel"]) == pytest.approx(float(printed), abs=0.015)

@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from rmadapter.backbones import outline
 from rmadapter.errors import SettingError
 from rmadapter.methods.clip_adapter import CLIPAdapter
-from small import small_pair, weightless
+from small import small_pair
 
 
 def test_the_published_sizes() -> None:
-    backbone = weightless("ViT-B-16")
+    backbone = outline("ViT-B-16")
     assert CLIPAdapter(backbone).trained() == 131_072
     assert CLIPAdapter(backbone, text_ratio=0.2).trained() == 262_144
     assert CLIPAdapter(backbone, image_ratio=0, text_ratio=0.2).trained() == 131_072

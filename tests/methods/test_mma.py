@@ -6,18 +6,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from rmadapter.backbones import outline
 from rmadapter.errors import SettingError
 from rmadapter.methods.mma import MMA
-from small import small_pair, weightless
+from small import small_pair
 
 
 def test_the_published_size() -> None:
-    method = MMA(weightless("ViT-B-16"))
+    method = MMA(outline("ViT-B-16"))
     parts = [sum(p.numel() for p in part.parameters()) for part in (method.image, method.text, method.middle)]
     assert parts == [399_616, 266_496, 8_448]
     assert method.trained() == method.at_inference() == 674_560
     assert method.touches("image") == method.touches("text") == range(4, 12)  # 5 to 12, counted from 1
-    assert MMA(weightless("ViT-L-14")).touches("image") == range(16, 24)
+    assert MMA(outline("ViT-L-14")).touches("image") == range(16, 24)
 
 
 @pytest.mark.parametrize("blocks", [{"image_blocks": "3-7"}, {"text_blocks": (4, 4)}])

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from rmadapter.backbones import outline
 from rmadapter.errors import SettingError
 from rmadapter.methods.multimodal_adapter import MultiModalAdapter
-from small import small_pair, weightless
+from small import small_pair
 
 
 def test_the_published_sizes() -> None:
-    backbone = weightless("ViT-B-16")
+    backbone = outline("ViT-B-16")
     assert MultiModalAdapter(backbone).trained() == 107_712
     assert MultiModalAdapter(backbone, width=256).trained() == 313_152
     assert MultiModalAdapter(backbone, adapts="image", mask="boolean").trained() == 107_712

@@ -14,8 +14,7 @@ from torch.nn.functional import normalize
 
 import rmadapter as ra
 from rmadapter import checkpoint
-from rmadapter.backbones import Backbone
-from rmadapter.backbones.clip import CLIP, Shape, TowerShape
+from rmadapter.backbones import Backbone, outline
 from rmadapter.data import Task
 from rmadapter.errors import BackboneError, DataError, SettingError
 from rmadapter.method import Method
@@ -37,21 +36,8 @@ def small() -> Backbone:
 
 
 @pytest.fixture(scope="module")
-def vit_b_16(small: Backbone) -> Backbone:
-    """The shape alone: its memory is not written to."""
-    shape = Shape(
-        image=TowerShape(width=768, depth=12, heads=12, mlp=3072),
-        text=TowerShape(width=512, depth=12, heads=8, mlp=2048),
-        joint=512,
-        image_size=224,
-        patch_size=16,
-        context=77,
-        vocabulary=49408,
-        activation="quick_gelu",
-    )
-    with torch.device("meta"):
-        clip = CLIP(shape)
-    return Backbone(clip.to_empty(device="cpu"), "ViT-B-16", None, 0, small.preprocess, small.tokenizer)
+def vit_b_16() -> Backbone:
+    return outline("ViT-B-16")
 
 
 @pytest.mark.parametrize(
