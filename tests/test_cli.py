@@ -70,6 +70,14 @@ def test_the_commands_give_the_numbers_of_the_python_interface(folder: Path, tra
         assert found_rows[row.image]["probabilities"] == pytest.approx(list(row.probabilities), abs=1e-6)
 
 
+def test_a_number_of_updates_on_the_command_line(folder: Path, tmp_path: Path) -> None:
+    text = good("train", "--data", folder, "--out", tmp_path / "run", "--shots", 8, "--train.updates", 7)
+    assert text.startswith("6 steps")  # 48 images, 16 a step: two epochs are nearest
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["recipe"]["train"]["updates"] == 7 and record["fit"]["steps"] == 6
+    assert "--train.updates" in good("train", "--help")
+
+
 def test_what_a_run_folder_holds(trained: Path, folder: Path) -> None:
     record = json.loads((trained / "run.json").read_text())
     assert record["recipe"]["shots"] == 2 and record["recipe"]["train"]["epochs"] == 2

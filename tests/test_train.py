@@ -103,6 +103,52 @@ def test_same_seed_same_bytes_and_an_untouched_backbone(few: Task, pictoclip: Ba
     assert (tmp_path / "a" / "steps.jsonl").read_text() == (tmp_path / "b" / "steps.jsonl").read_text()
 
 
+@pytest.mark.parametrize(
+    ("images", "batch_size", "updates", "epochs"),
+    [
+        (464, 16, 600, 21),  # 29 steps an epoch: 609
+        (768, 16, 600, 12),  # 48: 576 is nearer than 624
+        (3472, 16, 600, 3),
+        (3472, 16, 100, 1),  # at least one
+        (29, 16, 600, 600),  # a last, smaller batch is dropped
+        (5, 16, 7, 7),  # unless it is the only one
+    ],
+)
+def test_updates_become_whole_epochs(images: int, batch_size: int, updates: int, epochs: int) -> None:
+    settings = TrainSettings(epochs=4, updates=updates, batch_size=batch_size).whole(images)
+    assert (settings.epochs, settings.updates) == (epochs, None)
+    assert TrainSettings(epochs=4).whole(images).epochs == 4
+
+
+def test_training_sees_the_epochs_that_updates_came_to(few: Task, pictoclip: Backbone, tmp_path: Path) -> None:
+    """Schedule, what is called after an epoch, and the checkpoint's identity are those of a run of so many epochs."""
+    task, settings = few.shots(4, seed=1), {"batch_size": 8, "schedule": "cosine", "show_progress": False}
+    ends: list[tuple[int, int]] = []
+
+    def method(stop: int = 0) -> ra.RMAdapter:
+        made = ra.RMAdapter(pictoclip)
+
+        def after_epoch(epoch: int, epochs: int) -> None:
+            ends.append((epoch, epochs))
+            if epoch == stop:
+                raise KeyboardInterrupt
+
+        made.after_epoch = after_epoch
+        return made
+
+    whole = ra.fit(method(), task, tmp_path / "epochs", epochs=3, **settings)
+    assert whole.steps == 9 and ends == [(1, 3), (2, 3), (3, 3)]
+    assert ra.fit(method(), task, tmp_path / "updates", updates=10, **settings).steps == 9
+    with pytest.raises(KeyboardInterrupt):
+        ra.fit(method(stop=2), task, tmp_path / "cut", updates=8, **settings)
+    with pytest.raises(UserError, match="other settings"):
+        ra.fit(method(), task, tmp_path / "cut", resume=True, updates=12, **settings)
+    ra.fit(method(), task, tmp_path / "cut", resume=True, updates=9, **settings)
+    for folder in ("updates", "cut"):
+        for file in ("adapter_model.safetensors", "steps.jsonl"):
+            assert sha256(tmp_path / folder / file) == sha256(tmp_path / "epochs" / file)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_an_interrupted_run_goes_on_to_the_same_bytes(
     few: Task, pictoclip: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str

@@ -32,6 +32,8 @@ from rmadapter.methods.parts.bottleneck import upper_blocks
 from rmadapter.methods.zero_shot import ZeroShot
 
 SHOTS = 16
+EPOCHS = 8
+"""Of every way that takes steps, as the table in docs/experiments has them."""
 PLAIN = {"reconstruction_image": 0, "reconstruction_text": 0, "consistency_image": 0, "consistency_text": 0}
 Score = Callable[[Split], float]
 
@@ -67,7 +69,7 @@ def trained(build: Callable[[Backbone, int], Method], **train: Any) -> Callable[
 
     def way(backbone: Backbone, task: Task, seed: int) -> Score:
         method = build(backbone, seed)
-        ra.fit(method, task.base().shots(SHOTS, seed), show_progress=False, seed=seed, **train)
+        ra.fit(method, task.base().shots(SHOTS, seed), show_progress=False, **{"epochs": EPOCHS, "seed": seed, **train})
         return accuracy(method)
 
     return way
@@ -89,7 +91,6 @@ WAYS: dict[str, Callable[[Backbone, Task, int], Score]] = {
     "RMAdapter, adaptation alone": trained(lambda backbone, seed: ra.RMAdapter(backbone, seed=seed, **PLAIN)),
     "fine-tuning of the upper blocks": trained(
         lambda backbone, seed: FineTuning(copy.deepcopy(backbone), seed=seed),
-        epochs=8,
         optimizer="adamw",
         lr=3e-4,
         warmup_epochs=0,

@@ -13,7 +13,6 @@ import math
 import random
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +21,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from rmadapter import adapter, checkpoint, progress, recipes
@@ -42,6 +40,9 @@ class TrainSettings(Settings):
 
     epochs: PositiveInt = 5
     """Passes over the few-shot set."""
+    updates: PositiveInt | None = None
+    """Steps in all, instead of epochs: as many whole epochs as come nearest, at least one. Epochs that are given
+    replace a recipe's updates, and updates its epochs; where both are given, updates count."""
     batch_size: PositiveInt = 16
     """Images a step; a last, smaller batch is dropped unless it is the only one."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -67,6 +68,13 @@ class TrainSettings(Settings):
     """Processes that decode and augment; the result does not depend on it."""
     seed: Seed = 1
     """Of batch order and augmentation."""
+
+    def whole(self, images: int) -> TrainSettings:
+        """The same with ``updates`` as epochs, for so many training images: all that trains sees epochs alone."""
+        if self.updates is None:
+            return self
+        steps = len(order(images, self.batch_size, self.seed, 0))
+        return self.model_copy(update={"epochs": max(1, round(self.updates / steps)), "updates": None})
 
     def rate(self, epoch: int, step: int, steps: int) -> float:
         """Learning rate at step ``step`` of ``steps`` in epoch ``epoch`` (both from 0).
@@ -97,7 +105,7 @@ class Fit:
 
 def train_settings(method: str, variant: str, changes: dict[str, Any]) -> TrainSettings:
     """The training settings of a method's shipped recipe with some changed: the one place where the two meet."""
-    return TrainSettings.parse({**recipes.defaults(method, variant, "train"), **changes}, "train")
+    return TrainSettings.parse(recipes.over(recipes.defaults(method, variant, "train"), changes), "train")
 
 
 def fit(
@@ -135,9 +143,10 @@ def fit(
     if method.solved:
         result = Fit(0, *solve(method, task, show_progress=show_progress))
     else:
-        run = _Run(method, task, settings, folder, resume)
-        device = method.backbone.device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []), _bar(show_progress, run) as show:
+        run = _Run(method, task, settings.whole(len(task.train)), folder, resume)
+        devices = [method.backbone.device] if method.backbone.device.type == "cuda" else []
+        bar = progress.training(run.steps, run.before(run.first_epoch), visible=show_progress)
+        with torch.random.fork_rng(devices), bar as show:
             result = run.train(show)
     if folder is not None:
         if method.solved:
@@ -163,6 +172,10 @@ class _Run:
                 scaler = self.accelerator.scaler
                 self.first_epoch = checkpoint.restore(folder, method, self.optimizer, scaler, self._identity())
         self._trim_log()
+
+    def before(self, epoch: int) -> int:
+        """Steps of all epochs before one."""
+        return sum(map(len, self.batches[:epoch]))
 
     def train(self, show: Any) -> Fit:
         started, seen, sums = time.perf_counter(), 0, dict[str, float]()
@@ -203,7 +216,7 @@ class _Run:
     def _step(
         self, epoch: int, step: int, pixels: Tensor, labels: Tensor, text: Rows, teacher: Tensor | None
     ) -> dict[str, float]:
-        number = sum(map(len, self.batches[:epoch])) + step
+        number = self.before(epoch) + step
         torch.manual_seed(random.Random(f"step-{self.settings.seed}-{number}").getrandbits(63))  # for dropout and noise
         rate = self.settings.rate(epoch, step, len(self.batches[epoch]))
         for group in self.optimizer.param_groups:
@@ -241,7 +254,7 @@ class _Run:
         """Drop the lines of an interrupted epoch: it is run again."""
         if self.folder is None or not (self.folder / STEPS).exists():
             return
-        keep = sum(map(len, self.batches[: self.first_epoch]))
+        keep = self.before(self.first_epoch)
         lines = (self.folder / STEPS).read_text(encoding="utf-8").splitlines(keepends=True)[:keep]
         write_atomic(self.folder / STEPS, lambda path: path.write_text("".join(lines), encoding="utf-8"))
 
@@ -274,25 +287,3 @@ def _prepare(method: Method, settings: TrainSettings, parameters: list[torch.nn.
     except ValueError as error:
         raise SettingError(f"this machine cannot train in {precision}", got=str(error), allowed="fp32") from error
     return accelerator, accelerator.prepare(optimizer)
-
-
-@contextmanager
-def _bar(visible: bool, run: _Run) -> Iterator[Any]:
-    """A progress bar with the terms, images a second and the time left; yields what to call after each step."""
-    columns = [
-        TextColumn("training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]:.0f} images/s"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[terms]}"),
-    ]
-    with progress.bar(*columns, visible=visible and run.steps > 0) as shown:
-        done = sum(map(len, run.batches[: run.first_epoch]))
-        task = shown.add_task("", total=run.steps, completed=done, speed=0.0, terms="")
-
-        def show(terms: dict[str, float], speed: float) -> None:
-            text = " ".join(f"{name} {value:.3f}" for name, value in terms.items())
-            shown.update(task, advance=1, speed=speed, terms=text)
-
-        yield show
