@@ -134,20 +134,12 @@ def fit(
     settings = train_settings(method.name, method.backbone.variant, train)
     if not len(task.train):
         raise DataError(f"task {task.name!r} has no training items")
-    folder = None if out is None else new_folder(Path(out), resume)
-    if folder is not None and adapter.is_whole(folder):
-        raise UserError(
-            f"{folder} holds a trained adapter: its run is finished", remedy="load it, or name another folder"
-        )
+    folder = None if out is None else _unfinished(Path(out), resume)
     method.start(task.classes, task.template)
     if method.solved:
         result = Fit(0, *solve(method, task, show_progress=show_progress))
     else:
-        run = _Run(method, task, settings.whole(len(task.train)), folder, resume)
-        devices = [method.backbone.device] if method.backbone.device.type == "cuda" else []
-        bar = progress.training(run.steps, run.before(run.first_epoch), visible=show_progress)
-        with torch.random.fork_rng(devices), bar as show:
-            result = run.train(show)
+        result = _Run(method, task, settings.whole(len(task.train)), folder, resume).train(show_progress)
     if folder is not None:
         if method.solved:
             write_text(folder / STEPS, json.dumps(result.terms) + "\n")
@@ -155,6 +147,15 @@ def fit(
         adapter.save(method, folder)
         (folder / checkpoint.FILE).unlink(missing_ok=True)
     return result
+
+
+def _unfinished(out: Path, resume: bool) -> Path:
+    folder = new_folder(out, resume)
+    if adapter.is_whole(folder):
+        raise UserError(
+            f"{folder} holds a trained adapter: its run is finished", remedy="load it, or name another folder"
+        )
+    return folder
 
 
 class _Run:
@@ -177,7 +178,13 @@ class _Run:
         """Steps of all epochs before one."""
         return sum(map(len, self.batches[:epoch]))
 
-    def train(self, show: Any) -> Fit:
+    def train(self, show_progress: bool) -> Fit:
+        device = self.method.backbone.device
+        bar = progress.training(self.steps, self.before(self.first_epoch), visible=show_progress)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), bar as show:
+            return self._train(show)
+
+    def _train(self, show: Any) -> Fit:
         started, seen, sums = time.perf_counter(), 0, dict[str, float]()
         text = self.method.begin_text(self.task.classes)
         teacher = self.method.teacher_text(self.task.classes, text) if self.method.needs_teacher else None
