@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
+from rmadapter import files
 from rmadapter.errors import UserError
 from rmadapter.files import new_folder, write_atomic, write_json, write_text
 from rmadapter.report import Shown, contact_sheet
@@ -61,3 +65,16 @@ def test_contact_sheets_cut_long_names_and_mark_mistakes(tmp_path: Path) -> None
         colors = {color for _, color in sheet.convert("RGB").getcolors(100_000) or []}
         assert (192, 38, 45) in colors and (26, 127, 55) in colors and (0, 0, 255) in colors
         assert sheet.width < 300
+
+
+def test_tensors_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.write_tensors(tmp_path / "x.safetensors", {"a": torch.ones(3)})
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(UserError, match=r"cannot write .*x\.safetensors\n  given:   No space left"):
+        files.write_tensors(tmp_path / "x.safetensors", {"a": torch.zeros(3)})
+    assert load_file(tmp_path / "x.safetensors")["a"].tolist() == [1, 1, 1]
+    assert [path.name for path in tmp_path.iterdir()] == ["x.safetensors"]

@@ -163,3 +163,21 @@ def test_what_the_command_prints(copy: Path) -> None:
     assert "fitted earlier: ECE" in typed() and "fitted" not in typed("--classes", "novel")
     found = json.loads(typed("--json"))
     assert found["ece"] != found["ece_without_temperature"] and found["temperature"] != 1 and "fitted_on" not in found
+
+
+def test_another_folder_is_scored_under_the_runs_template_and_beside_its_own_scores(
+    copy: Path, few: Task, photos: Path
+) -> None:
+    record = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps({**record, "recipe": {**record["recipe"], "template": "a toy {}."}}))
+    found = [evaluate_run(copy, data=str(place), plots=False, device="cpu") for place in (photos, _moved(photos))]
+    assert [evaluation.task.template for evaluation in found] == ["a toy {}."] * 2
+    assert len({evaluation.folder for evaluation in found}) == len({evaluation.title for evaluation in found}) == 2
+
+
+def _moved(photos: Path) -> Path:
+    """A folder of the same name with other images."""
+    other = photos.parent / "other" / photos.name
+    shutil.copytree(photos, other)
+    (other / "otter" / "0.png").rename(other / "otter" / "9.png")
+    return other

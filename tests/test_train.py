@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import rmadapter as ra
+from rmadapter import checkpoint
 from rmadapter.backbones import Backbone
 from rmadapter.data import Task
 from rmadapter.data.loader import Augment, Augmented, order, training_batches
@@ -260,3 +261,30 @@ def test_published_settings_move_a_wide_backbone() -> None:
             float((value - start[name]).norm()) for name, value in method.state_dict().items() if "up" in name
         )
     assert found[True] > 100 * found[False] > 0
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_image_is_named_wherever_it_is_decoded(photos: Path, pictoclip: Backbone, workers: int) -> None:
+    for path in (photos / "otter").iterdir():
+        path.write_bytes(b"broken")
+    with pytest.raises(DataError, match=r"otter/\d\.png is not a readable image\n  given:") as caught:
+        ra.fit(ra.RMAdapter(pictoclip), ra.load_task(photos), show_progress=False, epochs=1, workers=workers)
+    assert "Traceback" not in str(caught.value) and caught.value.remedy
+
+
+def test_seconds_are_those_of_all_processes(
+    few: Task, pictoclip: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"epochs": 3, "batch_size": 8, "show_progress": False}
+    save, spent = checkpoint.save, 100.0
+
+    def stop(*given: object) -> None:
+        save(*given[:5], spent, *given[6:])  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save", stop)
+        with pytest.raises(KeyboardInterrupt):
+            ra.fit(ra.RMAdapter(pictoclip), few.shots(2, seed=1), tmp_path / "run", **settings)
+    result = ra.fit(ra.RMAdapter(pictoclip), few.shots(2, seed=1), tmp_path / "run", resume=True, **settings)
+    assert 100 < result.seconds < 150 and result.images_per_second == pytest.approx(24 / result.seconds)

@@ -12,13 +12,13 @@ from typing import Any, Literal
 
 from pydantic import PositiveFloat
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from rmadapter import provenance
 from rmadapter.backbones import Backbone, load_backbone
 from rmadapter.errors import AdapterError, BackboneError, TrainingError
-from rmadapter.files import write_atomic, write_json
+from rmadapter.files import write_json, write_tensors
 from rmadapter.method import Method
 from rmadapter.methods import method_class
 from rmadapter.settings import Seed, Settings
@@ -92,7 +92,7 @@ def save(method: Method, folder: str | Path) -> Path:
         versions=provenance.versions(),
         temperature=None if method.temperature == 1 else method.temperature,
     )
-    write_atomic(folder / TENSORS, lambda path: save_file(tensors, path))
+    write_tensors(folder / TENSORS, tensors)
     write_json(folder / CONFIG, config.plain())
     return folder
 

@@ -11,47 +11,52 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from rmadapter import adapter, provenance
 from rmadapter.errors import UserError
-from rmadapter.files import write_atomic
+from rmadapter.files import write_tensors
 from rmadapter.method import Method
 
 FILE = "checkpoint.safetensors"
 
 
-def save(folder: Path, method: Method, optimizer: Any, scaler: Any, epochs: int, identity: str) -> None:
+def save(folder: Path, method: Method, optimizer: Any, scaler: Any, epochs: int, seconds: float, identity: str) -> None:
     """Replace the folder's checkpoint atomically.
 
     Args:
         scaler: of fp16 gradients, or None.
         epochs: how many are done.
+        seconds: how long they took, by all processes that the run has had.
         identity: hash of all that decides the result.
     """
     tensors = {f"method.{name}": value.detach().cpu() for name, value in method.state_dict().items()}
     tensors |= {f"gathered.{name}": value.detach().cpu() for name, value in _gathered(method).items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value).cpu() for key, value in state.items()}
-    meta = {"epochs": str(epochs), "identity": identity, "versions": json.dumps(provenance.versions())}
+    meta = {
+        "epochs": str(epochs),
+        "seconds": str(seconds),
+        "identity": identity,
+        "versions": json.dumps(provenance.versions()),
+    }
     if scaler is not None:
         meta["scaler"] = json.dumps(scaler.state_dict())
-    write_atomic(folder / FILE, lambda path: save_file(tensors, path, meta))
+    write_tensors(folder / FILE, tensors, meta)
 
 
-def restore(folder: Path, method: Method, optimizer: Any, scaler: Any, identity: str) -> int:
+def restore(folder: Path, method: Method, optimizer: Any, scaler: Any, identity: str) -> tuple[int, float]:
     """Load the folder's checkpoint in place.
 
     Returns:
-        The number of epochs that are done; 0 when there is no checkpoint.
+        The number of epochs that are done and the seconds that they took; (0, 0) when there is no checkpoint.
 
     Raises:
         UserError: when it is damaged, or belongs to a run with another identity.
     """
     file = folder / FILE
     if not file.exists():
-        return 0
+        return 0, 0.0
     try:
         with safe_open(file, "pt") as opened:
             meta = opened.metadata() or {}
@@ -78,7 +83,7 @@ def restore(folder: Path, method: Method, optimizer: Any, scaler: Any, identity:
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     if scaler is not None:
         scaler.load_state_dict(json.loads(meta["scaler"]))
-    return int(meta["epochs"])
+    return int(meta["epochs"]), float(meta["seconds"])
 
 
 def _gathered(method: Method) -> dict[str, Tensor]:

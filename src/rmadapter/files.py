@@ -7,9 +7,12 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rmadapter.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TEMPORARY = ".part"
 """How the name of a file ends while it is written; a kill can leave one behind."""
@@ -43,6 +46,14 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Text in UTF-8, atomically."""
     write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str] | None = None) -> None:
+    """A safetensors file, atomically. The library's own writer reports a full disk by an error of its own kind."""
+    from safetensors.torch import save
+
+    content = save(tensors, about)
+    write_atomic(path, lambda temporary: temporary.write_bytes(content))
 
 
 def write_json(path: Path, content: Any) -> None:

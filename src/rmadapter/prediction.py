@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from rmadapter import adapter
-from rmadapter.data.folders import Walk
+from rmadapter.data.images import is_image
 from rmadapter.data.task import check_class_names
 from rmadapter.errors import DataError
 from rmadapter.predictor import Prediction
@@ -62,7 +62,7 @@ def find_images(given: Iterable[str | Path]) -> Iterator[Path]:
         path = Path(name)
         if str(name) == STDIN:
             yield from (Path(os.fsdecode(line.rstrip(b"\r\n"))) for line in sys.stdin.buffer if line.strip())
-        elif path.is_dir():
+        elif os.path.isdir(path):  # noqa: PTH112 (False for a name that is too long, where Path raises)
             yield from _below(path)
         elif os.path.lexists(path):
             yield path
@@ -76,10 +76,19 @@ def find_images(given: Iterable[str | Path]) -> Iterator[Path]:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    found = Walk(folder).images(folder)
+    """Images below a folder by name; links are followed, and one that leads back is not."""
+    found, seen = list[Path](), set[str]()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(here, name) for name in files if is_image(Path(name))]
     if not found:
         raise DataError(f"{folder} has no images in it")
-    yield from (image.path for image in found)
+    yield from sorted(found)
 
 
 def read_names(given: str) -> list[str]:

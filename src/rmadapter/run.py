@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import warnings
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from rmadapter.methods import method_class
 from rmadapter.progress import counter
 from rmadapter.recipe import Recipe
 from rmadapter.settings import Settings
-from rmadapter.train import STEPS, Fit, fit
+from rmadapter.train import FIT, STEPS, Fit, fit
 
 RUN, TASK, SKIPPED = "run.json", "task.json", "skipped.csv"
 Classes = Literal["base", "novel", "all"]
@@ -35,7 +36,7 @@ class Record(Settings):
     machine: dict[str, Any]
     """Kind, threads, device."""
     fit: dict[str, Any] | None = None
-    """What training did, by the last of the processes that it took; none while it is not finished."""
+    """What training did, by all processes that it took; none while it is not finished."""
 
 
 def device_of(name: str) -> str:
@@ -92,6 +93,7 @@ def train(
         started = _check_same(recipe, out)
         if adapter.is_whole(out):
             (out / checkpoint.FILE).unlink(missing_ok=True)
+            _finish(out, started)  # a kill may have come just before
             return None
     # A kill between the files of a new run leaves one without its split: it is drawn again, the same.
     new = not resume or not (out / TASK).exists()
@@ -114,8 +116,16 @@ def train(
             for name in (TASK, RUN, SKIPPED):
                 (out / name).unlink(missing_ok=True)
         raise
-    write_json(out / RUN, record.model_copy(update={"fit": asdict(result)}).plain())
+    _finish(out, record)
     return result
+
+
+def _finish(out: Path, record: Record) -> None:
+    """What training did, from the file that ``fit`` left, into the record."""
+    if (out / FIT).exists():
+        done = json.loads((out / FIT).read_text(encoding="utf-8"))
+        write_json(out / RUN, record.model_copy(update={"fit": done}).plain())
+        (out / FIT).unlink()
 
 
 def _prepare(task: Task, recipe: Recipe, show_progress: bool) -> tuple[Task, list[Broken] | None]:
@@ -190,7 +200,7 @@ def task_of(folder: Path, data: str | None) -> tuple[Task, bool]:
     manifest = Manifest.read(folder / TASK, AdapterError)
     if manifest.data is None:
         if data is not None and data != recipe.data:
-            return load_task(data, split_seed=recipe.split_seed), False
+            return load_task(data, split_seed=recipe.split_seed, template=recipe.template), False
         task = load_recipe_task(recipe)
         if task.manifest().model_copy(update={"note": manifest.note}) != manifest:
             raise DataError(f"task {recipe.data!r} is not what {folder} was trained on", remedy="train again")
@@ -199,7 +209,9 @@ def task_of(folder: Path, data: str | None) -> tuple[Task, bool]:
         return read_manifest(manifest, Path(manifest.data)), True
     here, names = Path(data), manifest.names()
     if here.is_file():
-        return _from_file(load_task(here, split_seed=recipe.split_seed), here, manifest, folder)
+        return _from_file(
+            load_task(here, split_seed=recipe.split_seed, template=recipe.template), here, manifest, folder
+        )
     found = sum(find(here, name) is not None for name in names) if here.is_dir() else 0
     if found == len(names):
         return read_manifest(manifest, here), True
@@ -208,7 +220,7 @@ def task_of(folder: Path, data: str | None) -> tuple[Task, bool]:
             f"{here} holds {found} of the {len(names)} images that {folder} was split from",
             remedy="evaluate on the whole folder, or on other images",
         )
-    return load_task(data, split_seed=recipe.split_seed), False
+    return load_task(data, split_seed=recipe.split_seed, template=recipe.template), False
 
 
 def _from_file(task: Task, file: Path, manifest: Manifest, folder: Path) -> tuple[Task, bool]:

@@ -13,7 +13,7 @@ import math
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +32,7 @@ from rmadapter.method import Method, Rows, Teacher
 from rmadapter.settings import Seed, Settings
 from rmadapter.solve import solve
 
-STEPS, SHOTS = "steps.jsonl", "shots.json"
+STEPS, SHOTS, FIT = "steps.jsonl", "shots.json", "fit.json"
 
 
 class TrainSettings(Settings):
@@ -98,6 +98,7 @@ class Fit:
 
     steps: int
     seconds: float
+    """Of all processes that the run has had."""
     images_per_second: float
     terms: dict[str, float]
     """Mean of each named loss over the last epoch; what ``solve`` returned, where no steps were taken."""
@@ -144,6 +145,7 @@ def fit(
         if method.solved:
             write_text(folder / STEPS, json.dumps(result.terms) + "\n")
         write_json(folder / SHOTS, task.manifest().plain())
+        write_json(folder / FIT, asdict(result))
         adapter.save(method, folder)
         (folder / checkpoint.FILE).unlink(missing_ok=True)
     return result
@@ -166,12 +168,13 @@ class _Run:
         self.parameters = [parameter for parameter in method.parameters() if parameter.requires_grad]
         self.batches = [order(len(task.train), settings.batch_size, settings.seed, e) for e in range(settings.epochs)]
         self.steps = sum(map(len, self.batches)) if self.parameters else 0
-        self.first_epoch = 0
+        self.first_epoch, self.spent = 0, 0.0
         if self.parameters:
             self.accelerator, self.optimizer = _prepare(method, settings, self.parameters)
             if resume and folder is not None:
                 scaler = self.accelerator.scaler
-                self.first_epoch = checkpoint.restore(folder, method, self.optimizer, scaler, self._identity())
+                found = checkpoint.restore(folder, method, self.optimizer, scaler, self._identity())
+                self.first_epoch, self.spent = found
         self._trim_log()
 
     def before(self, epoch: int) -> int:
@@ -199,15 +202,20 @@ class _Run:
                 sums[name] = sums.get(name, 0.0) + value / len(self.batches[epoch])
             show(terms, seen / (time.perf_counter() - started))
             if step == len(self.batches[epoch]) - 1:
-                self._after_epoch(epoch + 1)
+                self._after_epoch(epoch + 1, self._seconds(started))
         self.method.eval()
-        seconds = time.perf_counter() - started
-        return Fit(self.steps, seconds, seen / seconds, sums)
+        seconds, images = self._seconds(started), sum(len(batch) for epoch in self.batches for batch in epoch)
+        return Fit(self.steps, seconds, images / seconds if self.steps else 0.0, sums)
 
-    def _after_epoch(self, done: int) -> None:
+    def _seconds(self, started: float) -> float:
+        """That training has taken, by this process and by those before it."""
+        return self.spent + time.perf_counter() - started
+
+    def _after_epoch(self, done: int, seconds: float) -> None:
         self.method.after_epoch(done, self.settings.epochs)
         if self.folder and done < self.settings.epochs:
-            checkpoint.save(self.folder, self.method, self.optimizer, self.accelerator.scaler, done, self._identity())
+            scaler = self.accelerator.scaler
+            checkpoint.save(self.folder, self.method, self.optimizer, scaler, done, seconds, self._identity())
 
     def _stream(self) -> Iterator[tuple[int, int, Any]]:
         """(epoch, step within it, batch) for all that is still to do."""

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from rmadapter import load_task
 from rmadapter.backbones.preprocess import Preprocess
 from rmadapter.data.images import is_image, read_image
 from rmadapter.errors import DataError
@@ -296,3 +297,10 @@ def test_large_photos_are_opened_unless_warnings_are_errors(tmp_path: Path, monk
 def test_names_of_images() -> None:
     assert is_image(Path("a/B.JPG")) and is_image(Path("x.webp"))
     assert not is_image(Path("a.txt")) and not is_image(Path(".hidden.png")) and not is_image(Path("jpg"))
+
+
+def test_a_name_that_no_disk_takes(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is not a readable image"):
+        read_image(tmp_path / ("x" * 300))
+    with pytest.raises(DataError, match="there is no task"):
+        load_task("x" * 300)

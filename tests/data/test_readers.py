@@ -59,6 +59,20 @@ def write_split(folder: Path, **changes: object) -> None:
             Image.new("RGB", (4, 4)).save(folder / "images" / name / f"{index}.png")
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"test": [["./a/0.png", 0, "cat"], ["b/1.png", 1, "dog"]]}, "stands in train and in test"),
+        ({"train": [["a/0.png", 0, "cat"], ["b/../a/0.png", 1, "dog"]]}, "stands under two labels"),
+        ({"train": [["a/0.png", 0, "cat"]], "test": [["a/1.png", 0, "cat"]]}, "one class"),
+    ],
+)
+def test_split_files_that_leak_or_cannot_be_learned(tmp_path: Path, changes: dict[str, object], message: str) -> None:
+    write_split(tmp_path, **changes)
+    with pytest.raises(DataError, match=message):
+        load_task(tmp_path)
+
+
 def test_split_files(tmp_path: Path) -> None:
     write_split(tmp_path)
     assert load_task(tmp_path).classes == ("cat", "dog")

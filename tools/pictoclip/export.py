@@ -50,10 +50,22 @@ def weights(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return small
 
 
+def schedule(run: dict[str, Any]) -> str:
+    """What the learning rates' fall was stretched over, and where a later call stretched it anew."""
+    if not run["budget"]:
+        return f"{run['total']:,} images"
+    said, before = [], 0
+    for row in run["state"]["log"]:
+        budget = round(row["minutes"] / row["progress"])
+        if budget != before and row["progress"] < 1:
+            said.append(f"{budget} minutes" if not before else f"{budget} by minute {row['minutes']:.0f}")
+        before = budget
+    return ", changed to ".join(said)
+
+
 def recipe(run: dict[str, Any], parameters: int, scores: dict[str, float], attributions: str) -> str:
     """MODEL.md."""
     state = run["state"]
-    schedule = f"{run['budget']:.0f} minutes" if run["budget"] else f"{run['total']:,} images"
     millions = f"{parameters / 1e6:.2f} M"
     facts = [
         f"# PictoCLIP-{run['size'].upper()}",
@@ -64,7 +76,7 @@ def recipe(run: dict[str, Any], parameters: int, scores: dict[str, float], attri
         "| | |",
         "| --- | --- |",
         f"| minutes of training | {state['minutes']:.0f} |",
-        f"| schedule | {schedule} |",
+        f"| schedule | {schedule(run)} |",
         f"| steps | {state['step']:,} on {run['processes']} processes |",
         f"| settings | `{json.dumps(run['settings'])}` |",
         f"| seed | {run['seed']} |",

@@ -49,7 +49,7 @@ def predict(
 ) -> None:
     """Predict the class of images: files, folders, patterns such as 'new/**/*.jpg', or - for paths on standard input.
 
-    Rows come as they are computed. A file that cannot be read is a row with its error; the rest goes on, and the exit
+    Rows come batch by batch. A file that cannot be read is a row with its error; the rest goes on, and the exit
     code is 2.
     """
     from rmadapter.prediction import predict_run, read_names
@@ -78,7 +78,7 @@ def _json(prediction: Prediction) -> None:
 
 def _csv(top: int) -> Callable[[Prediction], None]:
     """What writes a row; it has written the header."""
-    table = csv.writer(sys.stdout)
+    table = csv.writer(sys.stdout, lineterminator="\n")
     pairs = (f"{what}_{rank}" for rank in range(1, top + 1) for what in ("class", "probability"))
     table.writerow(["image", "label", "error", *pairs])
 
@@ -86,5 +86,6 @@ def _csv(top: int) -> Callable[[Prediction], None]:
         pairs = zip(prediction.classes, prediction.probabilities, strict=True)
         cells = [cell for name, p in pairs for cell in (name, f"{p:.6f}")]
         table.writerow([prediction.image, prediction.label or "", prediction.error or "", *cells])
+        sys.stdout.flush()
 
     return show

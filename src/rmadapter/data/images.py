@@ -54,12 +54,19 @@ def read_image(path: Path) -> Image.Image:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{path} is too large to be opened safely", got=str(error), remedy="resize it first") from error
     except DAMAGED as error:
-        if path.is_file() and not path.stat().st_size:
+        if _is_empty(path):
             raise DataError(f"{path} is empty: it has 0 bytes", remedy="copy it again, or remove it") from None
         reason = str(error).replace(str(path), path.name) or type(error).__name__
         if isinstance(error, UnidentifiedImageError):
             reason = f"its content is not {', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
         raise DataError(f"{path} is not a readable image", got=reason, remedy="repair or remove it") from error
+
+
+def _is_empty(path: Path) -> bool:
+    try:
+        return path.stat().st_size == 0
+    except OSError:  # a folder that may not be entered, a name that is too long
+        return False
 
 
 def _upright(image: Image.Image, source: Image.Image) -> Image.Image:

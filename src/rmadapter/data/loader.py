@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, cast
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms import v2
 
 from rmadapter.backbones.preprocess import Preprocess
@@ -45,7 +45,7 @@ def order(count: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]
     return batches[:-1] if len(batches) > 1 and len(batches[-1]) < batch_size else batches
 
 
-class Augmented(Dataset[Batch]):
+class Augmented(Dataset[Batch | DataError]):
     """Training images by (epoch, index). Augmentation draws from a seed made of both, so workers change nothing.
 
     Args:
@@ -66,8 +66,13 @@ class Augmented(Dataset[Batch]):
         self._decoded: dict[int, Image.Image] = {}
         self._bytes = 0
 
-    def __getitem__(self, key: tuple[int, int]) -> Batch:
-        epoch, index = key
+    def __getitem__(self, key: tuple[int, int]) -> Batch | DataError:
+        try:
+            return self._item(*key)
+        except DataError as error:  # as a value: torch would bring it out of a worker as the text of a traceback
+            return error
+
+    def _item(self, epoch: int, index: int) -> Batch:
         label = torch.tensor(self.split.items[index].label)
         image = self._open(index)
         views = [
@@ -100,11 +105,23 @@ def training_batches(images: Augmented, batches: Sequence[tuple[int, list[int]]]
     Args:
         batches: (epoch, item indices), over as many epochs as wanted, so that workers start once.
         workers: processes that decode and augment; 0 does it in this one.
+
+    Raises:
+        DataError: naming an image that cannot be read.
     """
     keys = [[(epoch, index) for index in indices] for epoch, indices in batches]
     own = torch.Generator().manual_seed(0)  # else the loader draws its workers' seeds from the global generator
     ahead = 4 if workers else None
-    yield from DataLoader(images, batch_sampler=keys, num_workers=workers, prefetch_factor=ahead, generator=own)
+    for batch in DataLoader(
+        images, batch_sampler=keys, num_workers=workers, prefetch_factor=ahead, generator=own, collate_fn=_collate
+    ):
+        if isinstance(batch, DataError):
+            raise batch
+        yield batch
+
+
+def _collate(items: list[Batch | DataError]) -> Batch | DataError:
+    return next((item for item in items if isinstance(item, DataError)), None) or default_collate(items)
 
 
 class Pixels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
@@ -89,15 +90,21 @@ def _read_split(file: Path, template: str | None, name: str) -> Task:
     rows = SplitFile.read(file, DataError)
     names: dict[int, str] = {}
     seen: dict[str, str] = {}
+    labels: dict[str, int] = {}
     for part in PARTS:
         for path, label, given in getattr(rows, part):
             check_encodable(path, file)
             if names.setdefault(label, given) != given:
                 raise DataError(f"{file}: label {label} has two names", got=f"{names[label]!r} and {given!r} ({path})")
-            if seen.setdefault(path, part) != part:
-                raise DataError(f"{file}: {path} stands in {seen[path]} and in {part}", remedy="test on other images")
+            first = seen.setdefault(os.path.normpath(path), part)
+            if first != part:
+                raise DataError(f"{file}: {path} stands in {first} and in {part}", remedy="test on other images")
+            if labels.setdefault(os.path.normpath(path), label) != label:
+                raise DataError(f"{file}: {path} stands under two labels", remedy="remove one of the two rows")
     if sorted(names) != list(range(len(names))):
         raise DataError(f"{file}: labels must be 0 to n - 1", got=f"{sorted(names)[:5]} … of {len(names)}")
+    if len(names) == 1:
+        raise DataError(f"{file} has one class, and a classifier needs two", got=names[0])
     about = About.read(folder / "task.json", DataError) if (folder / "task.json").is_file() else About()
     train, val, test = (_items(folder, ((p, label) for p, label, _ in getattr(rows, part))) for part in PARTS)
     classes = tuple(names[label].replace("_", " ") for label in sorted(names))
