@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from rmadapter import __version__
 from rmadapter.backbones import Backbone
 from rmadapter.cli import cli
 from rmadapter.data import Task
+from rmadapter.methods import method_names
 
 QUICK = ["--train.epochs", "2", "--shots", "2"]
 
@@ -66,6 +68,14 @@ def test_the_commands_give_the_numbers_of_the_python_interface(folder: Path, tra
     for row in expected_rows:
         assert found_rows[row.image]["classes"] == list(row.classes)
         assert found_rows[row.image]["probabilities"] == pytest.approx(list(row.probabilities), abs=1e-6)
+
+
+def test_a_number_of_updates_on_the_command_line(folder: Path, tmp_path: Path) -> None:
+    text = good("train", "--data", folder, "--out", tmp_path / "run", "--shots", 8, "--train.updates", 7)
+    assert text.startswith("6 steps")  # 48 images, 16 a step: two epochs are nearest
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["recipe"]["train"]["updates"] == 7 and record["fit"]["steps"] == 6
+    assert "--train.updates" in good("train", "--help")
 
 
 def test_what_a_run_folder_holds(trained: Path, folder: Path) -> None:
@@ -206,10 +216,36 @@ def test_damaged_records(name: str, content: str, trained: Path, tmp_path: Path)
 
 
 def test_lists() -> None:
-    assert "rmadapter" in good("list", "methods") and "Radford" in good("list", "methods")
     assert "pictoclip-s" in good("list", "backbones")
     assert "pictograms/animals" in good("list", "tasks") and "classes" in good("list", "tasks")
     assert "rmadapter/pictograms" in good("list", "recipes")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "counts"),
+    [
+        ("pictoclip-s", {"mma": "71,040", "coop": "512", "linear_probe": "129 a class", "zero_shot": "0"}),
+        ("ViT-B-16", {"mma": "674,560", "coop": "2,048", "linear_probe": "513 a class", "zero_shot": "0"}),
+    ],
+)
+def test_methods_are_listed_with_seams_sizes_sources_and_quoted_scores(backbone: str, counts: dict[str, str]) -> None:
+    head, *lines, note = good("list", "methods", "--backbone", backbone).splitlines()
+    assert backbone in head and "measured" in note
+    rows = {line.split()[0]: re.split(" {2,}", line) for line in lines}
+    assert tuple(rows) == method_names()
+    assert {name: row[2] for name, row in rows.items() if name in counts} == counts
+    assert {name: rows[name][1] for name in ("coprompt", "mma", "zero_shot")} == {
+        "coprompt": "tokens before head",
+        "mma": "beside",
+        "zero_shot": "–",
+    }
+    assert rows["maple"][3:] == ["Khattak et al., CVPR 2023", "82.28", "75.14", "78.55"]
+    assert rows["clip_adapter"][4:] == ["–", "–", "–"]
+
+
+def test_only_methods_are_counted_on_a_backbone() -> None:
+    result = run("list", "tasks", "--backbone", "ViT-B-16")
+    assert result.exit_code == 2 and "--backbone belongs to" in result.stderr
 
 
 def test_help_shows_every_setting_with_its_default() -> None:

@@ -17,9 +17,10 @@ SOURCE = Path(rmadapter.__file__).parent
 LAYERS = [
     {"errors", "files", "settings", "recipes", "provenance", "progress"},
     {"backbones", "data"},
+    {"frame"},
     {"method"},
     {"methods"},
-    {"predictor", "adapter", "checkpoint"},
+    {"predictor", "adapter", "checkpoint", "solve"},
     {"calibration", "evaluation", "train"},
     {"recipe", "protocols"},
     {"store"},

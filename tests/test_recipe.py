@@ -8,7 +8,12 @@ import pytest
 
 from rmadapter import recipes
 from rmadapter.errors import SettingError
+from rmadapter.evaluation import harmonic_mean
+from rmadapter.methods import method_names
 from rmadapter.recipe import Recipe, resolve
+from rmadapter.train import TrainSettings
+
+STEPLESS = ("zero_shot", "linear_probe")
 
 
 def test_everything_is_filled_in() -> None:
@@ -39,6 +44,26 @@ def test_precedence(tmp_path: Path) -> None:
     assert (recipe.train.epochs, recipe.train.lr, recipe.train.seed) == (3, 0.2, 7)
     assert recipe.method_settings["rank"] == 8 and recipe.method_settings["hidden"] is None
     assert resolve(file, {"method": {"image_blocks": "2-3"}}).method_settings["image_blocks"] == [2, 3]
+
+
+def test_of_epochs_and_updates_the_one_that_is_given_counts(tmp_path: Path) -> None:
+    assert resolve(None, {}).train.updates == 600
+    for given in ({"epochs": "3"}, {"epochs": 3}):
+        train = resolve("rmadapter/pictograms", {"train": given}).train
+        assert (train.epochs, train.updates) == (3, None)
+        assert resolve(None, {"train": given}).train == train
+    file = tmp_path / "mine.toml"
+    file.write_text("[train]\nupdates = 50\n")
+    assert resolve(file, {"backbone": "ViT-B-16"}).train.updates == 50
+    assert resolve(file, {"train": {"epochs": 2}}).train.updates is None
+    usual = TrainSettings().epochs  # epochs that do not count are no part of a run's id
+    assert {resolve(None, {"method": {"name": name}}).train.epochs for name in method_names()} == {usual}
+
+
+def test_one_budget_for_every_method_that_takes_steps() -> None:
+    trains = {name: resolve(None, {"method": {"name": name}}).train for name in method_names()}
+    budgets = {(train.updates, train.batch_size) for name, train in trains.items() if name not in STEPLESS}
+    assert budgets == {(600, 16)}
 
 
 def test_every_setting_can_be_given_as_text() -> None:
@@ -80,3 +105,17 @@ def test_every_shipped_recipe_says_what_it_is() -> None:
     for name in recipes.names():
         text = (recipes.FOLDER / f"{name.split('/')[0]}.toml").read_text(encoding="utf-8")
         assert text.startswith("# ") and "rmadapter " in text.split("\n\n")[0], "a header with its command"
+
+
+def test_quoted_scores_are_whole_and_their_mean_is_harmonic() -> None:
+    found = {name: recipes.published(name, "base-to-novel") for name in method_names()}
+    assert {name for name, quoted in found.items() if not quoted} == {
+        "clip_adapter",
+        "linear_probe",
+        "multimodal_adapter",
+    }
+    for name, quoted in found.items():
+        if quoted:
+            assert list(quoted) == ["base", "novel", "hm", "setting"], name
+            printed = "80.78" if name == "rmadapter" else f"{quoted['hm']:.2f}"  # the paper's own are at odds
+            assert harmonic_mean(quoted["base"], quoted["novel"]) == pytest.approx(float(printed), abs=0.015)

@@ -14,7 +14,7 @@ import rmadapter as ra
 from rmadapter import checkpoint
 from rmadapter.backbones import Backbone
 from rmadapter.data import Task
-from rmadapter.data.loader import Augmented, order, training_batches
+from rmadapter.data.loader import Augment, Augmented, order, training_batches
 from rmadapter.errors import DataError, SettingError, TrainingError, UserError
 from rmadapter.train import TrainSettings, train_settings
 from small import small_pair
@@ -73,6 +73,25 @@ def test_augmentation_does_not_depend_on_workers(few: Task, pictoclip: Backbone)
     assert not torch.equal(images[1, 0].pixels, images[0, 0].pixels)
 
 
+@pytest.mark.parametrize("augment", ["crop_flip", "randaugment"])
+def test_views_are_functions_of_seed_epoch_index_and_view(few: Task, pictoclip: Backbone, augment: Augment) -> None:
+    split = few.shots(4, seed=1).train
+    one, two, three = (Augmented(split, pictoclip.preprocess, augment, 1, views) for views in (1, 2, 3))
+    plan = [(epoch, batch) for epoch in range(2) for batch in order(24, 8, 1, epoch)]
+    size = pictoclip.shape.image_size
+    for single, alone, parallel, triple in zip(
+        *(training_batches(i, plan, workers=w) for i, w in ((one, 0), (two, 0), (two, 2), (three, 0))), strict=True
+    ):
+        assert alone.pixels.shape == (8, 2, 3, size, size) and alone.pixels.dtype == torch.uint8
+        assert torch.equal(alone.pixels, parallel.pixels) and torch.equal(alone.labels, single.labels)
+        assert torch.equal(alone.pixels[:, 0], single.pixels)  # more views leave the others as they are
+        assert torch.equal(alone.pixels, triple.pixels[:, :2])
+        assert all(not torch.equal(first, second) for first, second in alone.pixels)
+    assert not torch.equal(two[0, 0].pixels[1], two[1, 0].pixels[1])
+    assert not torch.equal(two[0, 0].pixels[1], Augmented(split, pictoclip.preprocess, augment, 2, 2)[0, 0].pixels[1])
+    assert torch.equal(*Augmented(split, pictoclip.preprocess, "none", 1, 2)[0, 0].pixels)
+
+
 def test_same_seed_same_bytes_and_an_untouched_backbone(few: Task, pictoclip: Backbone, tmp_path: Path) -> None:
     before = {name: value.clone() for name, value in pictoclip.clip.state_dict().items()}
     task = few.shots(4, seed=1)
@@ -85,7 +104,53 @@ def test_same_seed_same_bytes_and_an_untouched_backbone(few: Task, pictoclip: Ba
     assert (tmp_path / "a" / "steps.jsonl").read_text() == (tmp_path / "b" / "steps.jsonl").read_text()
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize(
+    ("images", "batch_size", "updates", "epochs"),
+    [
+        (464, 16, 600, 21),  # 29 steps an epoch: 609
+        (768, 16, 600, 12),  # 48: 576 is nearer than 624
+        (3472, 16, 600, 3),
+        (3472, 16, 100, 1),  # at least one
+        (29, 16, 600, 600),  # a last, smaller batch is dropped
+        (5, 16, 7, 7),  # unless it is the only one
+    ],
+)
+def test_updates_become_whole_epochs(images: int, batch_size: int, updates: int, epochs: int) -> None:
+    settings = TrainSettings(epochs=4, updates=updates, batch_size=batch_size).whole(images)
+    assert (settings.epochs, settings.updates) == (epochs, None)
+    assert TrainSettings(epochs=4).whole(images).epochs == 4
+
+
+def test_training_sees_the_epochs_that_updates_came_to(few: Task, pictoclip: Backbone, tmp_path: Path) -> None:
+    """Schedule, what is called after an epoch, and the checkpoint's identity are those of a run of so many epochs."""
+    task, settings = few.shots(4, seed=1), {"batch_size": 8, "schedule": "cosine", "show_progress": False}
+    ends: list[tuple[int, int]] = []
+
+    def method(stop: int = 0) -> ra.RMAdapter:
+        made = ra.RMAdapter(pictoclip)
+
+        def after_epoch(epoch: int, epochs: int) -> None:
+            ends.append((epoch, epochs))
+            if epoch == stop:
+                raise KeyboardInterrupt
+
+        made.after_epoch = after_epoch
+        return made
+
+    whole = ra.fit(method(), task, tmp_path / "epochs", epochs=3, **settings)
+    assert whole.steps == 9 and ends == [(1, 3), (2, 3), (3, 3)]
+    assert ra.fit(method(), task, tmp_path / "updates", updates=10, **settings).steps == 9
+    with pytest.raises(KeyboardInterrupt):
+        ra.fit(method(stop=2), task, tmp_path / "cut", updates=8, **settings)
+    with pytest.raises(UserError, match="other settings"):
+        ra.fit(method(), task, tmp_path / "cut", resume=True, updates=12, **settings)
+    ra.fit(method(), task, tmp_path / "cut", resume=True, updates=9, **settings)
+    for folder in ("updates", "cut"):
+        for file in ("adapter_model.safetensors", "steps.jsonl"):
+            assert sha256(tmp_path / folder / file) == sha256(tmp_path / "epochs" / file)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 def test_an_interrupted_run_goes_on_to_the_same_bytes(
     few: Task, pictoclip: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:

@@ -142,7 +142,7 @@ def load(folder: str | Path, *, backbone: Backbone | None = None, device: str = 
             ) from error
     _check_backbone(backbone, wanted, folder)
     method = method_class(config.method)(backbone, seed=config.seed, **config.settings)
-    method.classes, method.template = config.classes, config.template
+    method.start(config.classes, config.template)
     method.temperature = config.temperature or 1.0
     restore(method, _read(Path(folder) / TENSORS), str(folder))
     return method.eval()

@@ -1,4 +1,7 @@
-"""A training run between two epochs, in one safetensors file: what trains, the optimiser's state, how far it is."""
+"""A training run between two epochs, in one safetensors file: what trains, the optimiser's state, how far it is.
+
+A method's non-persistent buffers are in it too: what it gathers while it trains (an average) and does not need after.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,7 @@ def save(folder: Path, method: Method, optimizer: Any, scaler: Any, epochs: int,
         identity: hash of all that decides the result.
     """
     tensors = {f"method.{name}": value.detach().cpu() for name, value in method.state_dict().items()}
+    tensors |= {f"gathered.{name}": value.detach().cpu() for name, value in _gathered(method).items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": torch.as_tensor(value).cpu() for key, value in state.items()}
     meta = {
@@ -66,6 +70,11 @@ def restore(folder: Path, method: Method, optimizer: Any, scaler: Any, identity:
         )
     trained = {name.removeprefix("method."): value for name, value in tensors.items() if name.startswith("method.")}
     adapter.restore(method, trained, str(file))
+    gathered = {name.removeprefix("gathered."): v for name, v in tensors.items() if name.startswith("gathered.")}
+    if gathered.keys() != _gathered(method).keys():
+        raise UserError(f"{file} is of another version of {method.name}", remedy="remove it: the run then starts again")
+    for name, value in _gathered(method).items():
+        value.copy_(gathered[name])
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("optimizer."):
@@ -75,3 +84,9 @@ def restore(folder: Path, method: Method, optimizer: Any, scaler: Any, identity:
     if scaler is not None:
         scaler.load_state_dict(json.loads(meta["scaler"]))
     return int(meta["epochs"]), float(meta["seconds"])
+
+
+def _gathered(method: Method) -> dict[str, Tensor]:
+    """The method's non-persistent buffers."""
+    persistent = method.state_dict().keys()
+    return {name: value for name, value in method.named_buffers() if name not in persistent}

@@ -16,9 +16,9 @@ from torch import Tensor
 from rmadapter.backbones.clip import TowerName
 from rmadapter.data.images import to_rgb
 from rmadapter.data.loader import decoded
-from rmadapter.data.task import ImageFile, Picture
+from rmadapter.data.task import ImageFile, Picture, check_class_names
 from rmadapter.errors import DataError
-from rmadapter.method import finish
+from rmadapter.frame import finish
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -69,8 +69,11 @@ class Predictor:
 
     Args:
         method: copied; its backbone, which is frozen, is shared.
-        classes: class names; may be any, not only those trained on.
+        classes: class names; may be any, not only those trained on, unless the method is class-bound.
         template: the prompt; None: the method's.
+
+    Raises:
+        DataError: for a class that a class-bound method does not know.
     """
 
     def __init__(self, method: Method, classes: Sequence[str], template: str | None = None) -> None:
@@ -79,10 +82,13 @@ class Predictor:
         self.method = copy.deepcopy(method).eval().requires_grad_(False)
         self.classes = tuple(classes)
         self.template = template or method.template
+        self._columns = _columns(method, self.classes)
         # Fitted on the trained classes, a temperature helps these only: measured, it doubles the error of new ones.
         self.temperature = method.temperature if self.classes == method.classes else 1.0
         with torch.no_grad():
-            self.text = self._pooled("text", method.begin_text(self.classes, self.template))
+            of = self.classes if self._columns is None else method.classes
+            rows = method.begin_text(of, self.template)
+            self.text: Rows | Tensor = rows if method.conditional_text else self._pooled("text", rows)
 
     def _pooled(self, tower: TowerName, rows: Rows) -> Tensor:
         return finish(self.method.backbone.tower(tower), rows, self.method)[0]
@@ -91,7 +97,10 @@ class Predictor:
     def logits(self, pixels: Tensor) -> Tensor:
         """Preprocessed pixels (b, 3, s, s) in uint8 to logits (b, c), float32."""
         inputs = self.method.backbone.preprocess.normalise(pixels.to(self.method.backbone.device))
-        return self.method.head(self._pooled("image", self.method.begin("image", inputs)), self.text).logits
+        image = self._pooled("image", self.method.begin("image", inputs))
+        text = self.text if isinstance(self.text, Tensor) else self.method.finish_text(self.text, image)[0]
+        logits = self.method.head(image, text).logits
+        return logits if self._columns is None else logits[:, self._columns]
 
     def probabilities(self, images: Sequence[Image]) -> Tensor:
         """Pillow images to probabilities (b, c), on the CPU."""
@@ -159,6 +168,26 @@ class Predictor:
             DataError: naming a file that cannot be read.
         """
         return list(self.stream(images, top, reject=reject, batch_size=batch_size))
+
+
+def _columns(method: Method, classes: tuple[str, ...]) -> list[int] | None:
+    """Which of a class-bound method's logits are those of some classes; None: the method makes them for any list."""
+    if not method.class_bound:
+        return None
+    check_class_names(classes, "class list")
+    unknown = [name for name in classes if name not in method.classes]
+    if unknown:
+        raise DataError(
+            f"{method.name} knows the classes that it was trained on, and no others",
+            got=_some(unknown),
+            allowed=_some(method.classes) if method.classes else "none yet: it is not trained",
+            remedy="train it on these classes too, or use a method that takes any class names, such as rmadapter",
+        )
+    return [method.classes.index(name) for name in classes]
+
+
+def _some(names: Sequence[str], most: int = 10) -> str:
+    return ", ".join(names[:most]) + (f", … ({len(names)} names)" if len(names) > most else "")
 
 
 def _pictures(images: Iterable[str | Path | Image], names: deque[str]) -> Iterator[Picture]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import Progress, ProgressColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 
 def bar(*columns: ProgressColumn | str, visible: bool = True) -> Progress:
@@ -21,3 +21,24 @@ def counter(text: str, total: int | None, visible: bool = True) -> Iterator[Call
     with bar(*Progress.get_default_columns(), visible=visible) as progress:
         task = progress.add_task(text, total=total)
         yield lambda done: progress.update(task, advance=done)
+
+
+@contextmanager
+def training(steps: int, done: int, visible: bool = True) -> Iterator[Callable[[dict[str, float], float], None]]:
+    """A bar of steps, of which some are done; yields what to call after each with its terms and images a second."""
+    columns = [
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]:.0f} images/s"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[terms]}"),
+    ]
+    with bar(*columns, visible=visible and steps > 0) as shown:
+        task = shown.add_task("", total=steps, completed=done, speed=0.0, terms="")
+
+        def show(terms: dict[str, float], speed: float) -> None:
+            text = " ".join(f"{name} {value:.3f}" for name, value in terms.items())
+            shown.update(task, advance=1, speed=speed, terms=text)
+
+        yield show

@@ -12,11 +12,17 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("rmadapter", "torch", "torchvision", "open_clip_torch", "accelerate", "pillow", "numpy")
+OPTIONAL = ("scikit-learn",)
+"""Linear probes are fitted by it."""
 
 
 def versions() -> dict[str, str]:
-    """Python's and the main packages' versions."""
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
+    """Python's and the main packages' versions, and those of optional packages that are installed."""
+    found = {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
+    for name in OPTIONAL:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def machine(device: str) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def resolve(recipe: str | Path | None, changes: Mapping[str, Any]) -> Recipe:
     # A shipped recipe that is named stands alone; otherwise the section that suits the backbone is below the rest.
     variant = "" if recipe is not None and str(recipe) in recipes.names() else recipe_variant(backbone)
     method = {**recipes.defaults(name, variant, "method"), **method}
-    train = {**_table(content, "train"), **_table(changes, "train")}
+    train = recipes.over(_table(content, "train"), _table(changes, "train"))
     seed = given.get("seed", Recipe.model_fields["seed"].default)
     known = [key for key in Recipe.model_fields if key not in ("method_settings", *TABLES)]
     for key in given:

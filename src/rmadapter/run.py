@@ -171,7 +171,9 @@ def _check_same(recipe: Recipe, out: Path, compared: Callable[[dict[str, Any]], 
 def _note_changes(started: Record, now: Record) -> None:
     """Say what may cost a resumed run its last bits."""
     before, after = ({**record.versions, **record.machine} for record in (started, now))
-    changed = [f"{key} {before[key]} is now {after[key]}" for key in before if before[key] != after.get(key)]
+    changed = [
+        f"{key} {before[key]} is now {after[key]}" for key in before if key in after and before[key] != after[key]
+    ]
     if changed:
         warnings.warn(f"resumed, but {', '.join(changed)}: the last bits may differ", stacklevel=3)
 

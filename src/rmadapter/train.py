@@ -13,7 +13,6 @@ import math
 import random
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,16 +21,16 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from rmadapter import adapter, checkpoint, progress, recipes
 from rmadapter.data.loader import Augment, Augmented, order, training_batches
 from rmadapter.data.task import Task
 from rmadapter.errors import DataError, SettingError, TrainingError, UserError
-from rmadapter.files import new_folder, write_atomic, write_json
+from rmadapter.files import new_folder, write_atomic, write_json, write_text
 from rmadapter.method import Method, Rows, Teacher
 from rmadapter.settings import Seed, Settings
+from rmadapter.solve import solve
 
 STEPS, SHOTS, FIT = "steps.jsonl", "shots.json", "fit.json"
 
@@ -41,10 +40,13 @@ class TrainSettings(Settings):
 
     epochs: PositiveInt = 5
     """Passes over the few-shot set."""
+    updates: PositiveInt | None = None
+    """Steps in all, instead of epochs: as many whole epochs as come nearest, at least one. Epochs that are given
+    replace a recipe's updates, and updates its epochs; where both are given, updates count."""
     batch_size: PositiveInt = 16
     """Images a step; a last, smaller batch is dropped unless it is the only one."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """sgd as published; adamw suits small backbones."""
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    """sgd as mostly published; adamw suits small backbones; adam adds the decay to the gradient."""
     lr: PositiveFloat = 0.0015
     """Learning rate before the schedule."""
     momentum: NonNegativeFloat = 0.9
@@ -58,13 +60,21 @@ class TrainSettings(Settings):
     warmup_lr: PositiveFloat = 1e-5
     """Constant learning rate of the warm-up."""
     augment: Augment = "crop_flip"
-    """crop_flip: random resized crop (8 to 100 % of the area) and horizontal flip; none: as in evaluation."""
+    """crop_flip: random resized crop (8 to 100 % of the area) and horizontal flip; randaugment: squashed to a square,
+    then two random operations; none: as in evaluation."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the forward pass; losses are summed in float32 always."""
     workers: NonNegativeInt = 0
     """Processes that decode and augment; the result does not depend on it."""
     seed: Seed = 1
     """Of batch order and augmentation."""
+
+    def whole(self, images: int) -> TrainSettings:
+        """The same with ``updates`` as epochs, for so many training images: all that trains sees epochs alone."""
+        if self.updates is None:
+            return self
+        steps = len(order(images, self.batch_size, self.seed, 0))
+        return self.model_copy(update={"epochs": max(1, round(self.updates / steps)), "updates": None})
 
     def rate(self, epoch: int, step: int, steps: int) -> float:
         """Learning rate at step ``step`` of ``steps`` in epoch ``epoch`` (both from 0).
@@ -91,12 +101,12 @@ class Fit:
     """Of all processes that the run has had."""
     images_per_second: float
     terms: dict[str, float]
-    """Mean of each named loss over the last epoch."""
+    """Mean of each named loss over the last epoch; what ``solve`` returned, where no steps were taken."""
 
 
 def train_settings(method: str, variant: str, changes: dict[str, Any]) -> TrainSettings:
     """The training settings of a method's shipped recipe with some changed: the one place where the two meet."""
-    return TrainSettings.parse({**recipes.defaults(method, variant, "train"), **changes}, "train")
+    return TrainSettings.parse(recipes.over(recipes.defaults(method, variant, "train"), changes), "train")
 
 
 def fit(
@@ -111,7 +121,7 @@ def fit(
     """Train a method on a task's training items, and write the adapter.
 
     Args:
-        method: changed in place; its backbone is not.
+        method: changed in place; its backbone is not. One that is ``solved`` takes no step, and uses no train setting.
         task: its ``train`` split is learned from, all of it; cut it by ``task.base().shots(16, seed=1)``.
         out: folder for the adapter, the log and the checkpoint; None: nothing is written.
         resume: go on with the run that ``out`` holds.
@@ -125,22 +135,29 @@ def fit(
     settings = train_settings(method.name, method.backbone.variant, train)
     if not len(task.train):
         raise DataError(f"task {task.name!r} has no training items")
-    folder = None if out is None else new_folder(Path(out), resume)
-    if folder is not None and adapter.is_whole(folder):
-        raise UserError(
-            f"{folder} holds a trained adapter: its run is finished", remedy="load it, or name another folder"
-        )
-    method.classes, method.template, method.temperature = task.classes, task.template, 1.0
-    run = _Run(method, task, settings, folder, resume)
-    device = method.backbone.device
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), _bar(show_progress, run) as show:
-        result = run.train(show)
+    folder = None if out is None else _unfinished(Path(out), resume)
+    method.start(task.classes, task.template)
+    if method.solved:
+        result = Fit(0, *solve(method, task, show_progress=show_progress))
+    else:
+        result = _Run(method, task, settings.whole(len(task.train)), folder, resume).train(show_progress)
     if folder is not None:
+        if method.solved:
+            write_text(folder / STEPS, json.dumps(result.terms) + "\n")
         write_json(folder / SHOTS, task.manifest().plain())
         write_json(folder / FIT, asdict(result))
         adapter.save(method, folder)
         (folder / checkpoint.FILE).unlink(missing_ok=True)
     return result
+
+
+def _unfinished(out: Path, resume: bool) -> Path:
+    folder = new_folder(out, resume)
+    if adapter.is_whole(folder):
+        raise UserError(
+            f"{folder} holds a trained adapter: its run is finished", remedy="load it, or name another folder"
+        )
+    return folder
 
 
 class _Run:
@@ -160,10 +177,20 @@ class _Run:
                 self.first_epoch, self.spent = found
         self._trim_log()
 
-    def train(self, show: Any) -> Fit:
+    def before(self, epoch: int) -> int:
+        """Steps of all epochs before one."""
+        return sum(map(len, self.batches[:epoch]))
+
+    def train(self, show_progress: bool) -> Fit:
+        device = self.method.backbone.device
+        bar = progress.training(self.steps, self.before(self.first_epoch), visible=show_progress)
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), bar as show:
+            return self._train(show)
+
+    def _train(self, show: Any) -> Fit:
         started, seen, sums = time.perf_counter(), 0, dict[str, float]()
         text = self.method.begin_text(self.task.classes)
-        teacher = self.method.frozen("text", text) if self.method.needs_teacher else None
+        teacher = self.method.teacher_text(self.task.classes, text) if self.method.needs_teacher else None
         self.method.train()
         for epoch, step, batch in self._stream():
             pixels = self.method.backbone.preprocess.normalise(batch.pixels.to(self.method.backbone.device))
@@ -174,17 +201,8 @@ class _Run:
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value / len(self.batches[epoch])
             show(terms, seen / (time.perf_counter() - started))
-            if self.folder and step == len(self.batches[epoch]) - 1 and epoch < self.settings.epochs - 1:
-                scaler = self.accelerator.scaler
-                checkpoint.save(
-                    self.folder,
-                    self.method,
-                    self.optimizer,
-                    scaler,
-                    epoch + 1,
-                    self._seconds(started),
-                    self._identity(),
-                )
+            if step == len(self.batches[epoch]) - 1:
+                self._after_epoch(epoch + 1, self._seconds(started))
         self.method.eval()
         seconds, images = self._seconds(started), sum(len(batch) for epoch in self.batches for batch in epoch)
         return Fit(self.steps, seconds, images / seconds if self.steps else 0.0, sums)
@@ -193,28 +211,35 @@ class _Run:
         """That training has taken, by this process and by those before it."""
         return self.spent + time.perf_counter() - started
 
+    def _after_epoch(self, done: int, seconds: float) -> None:
+        self.method.after_epoch(done, self.settings.epochs)
+        if self.folder and done < self.settings.epochs:
+            scaler = self.accelerator.scaler
+            checkpoint.save(self.folder, self.method, self.optimizer, scaler, done, seconds, self._identity())
+
     def _stream(self) -> Iterator[tuple[int, int, Any]]:
         """(epoch, step within it, batch) for all that is still to do."""
         if not self.parameters:
             return
-        images = Augmented(self.task.train, self.method.backbone.preprocess, self.settings.augment, self.settings.seed)
+        s, preprocess = self.settings, self.method.backbone.preprocess
+        images = Augmented(self.task.train, preprocess, s.augment, s.seed, self.method.views)
         todo = [(e, i) for e in range(self.first_epoch, self.settings.epochs) for i in range(len(self.batches[e]))]
-        batches = training_batches(images, [(e, self.batches[e][i]) for e, i in todo], self.settings.workers)
+        batches = training_batches(images, [(e, self.batches[e][i]) for e, i in todo], s.workers)
         for (epoch, step), batch in zip(todo, batches, strict=True):
             yield epoch, step, batch
 
     def _step(
         self, epoch: int, step: int, pixels: Tensor, labels: Tensor, text: Rows, teacher: Tensor | None
     ) -> dict[str, float]:
-        number = sum(map(len, self.batches[:epoch])) + step
+        number = self.before(epoch) + step
         torch.manual_seed(random.Random(f"step-{self.settings.seed}-{number}").getrandbits(63))  # for dropout and noise
         rate = self.settings.rate(epoch, step, len(self.batches[epoch]))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with self.accelerator.autocast():
-            image = self.method.begin("image", pixels)
-            output = self.method(image, text)
-            frozen = None if teacher is None else Teacher(self.method.frozen("image", image), teacher)
+            views = [self.method.begin("image", view) for view in (pixels.unbind(1) if pixels.ndim > 4 else [pixels])]
+            output = self.method(views[0], text)
+            frozen = None if teacher is None else Teacher(self.method.frozen("image", views[-1]), teacher, number)
             terms = self.method.terms(output, labels, frozen)
         values = {name: value.item() for name, value in terms.items()}
         for name, value in values.items():
@@ -244,7 +269,7 @@ class _Run:
         """Drop the lines of an interrupted epoch: it is run again."""
         if self.folder is None or not (self.folder / STEPS).exists():
             return
-        keep = sum(map(len, self.batches[: self.first_epoch]))
+        keep = self.before(self.first_epoch)
         lines = (self.folder / STEPS).read_text(encoding="utf-8").splitlines(keepends=True)[:keep]
         write_atomic(self.folder / STEPS, lambda path: path.write_text("".join(lines), encoding="utf-8"))
 
@@ -266,7 +291,8 @@ def _prepare(method: Method, settings: TrainSettings, parameters: list[torch.nn.
             parameters, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
         )
     else:
-        optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+        kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
+        optimizer = kind(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
     AcceleratorState._reset_state(True)  # accelerate keeps the first precision of a process; each run has its own
     device, precision = method.backbone.device.type, settings.precision
     if precision == "fp16" and device == "cpu":  # accelerate would train in float32 without a word
@@ -276,25 +302,3 @@ def _prepare(method: Method, settings: TrainSettings, parameters: list[torch.nn.
     except ValueError as error:
         raise SettingError(f"this machine cannot train in {precision}", got=str(error), allowed="fp32") from error
     return accelerator, accelerator.prepare(optimizer)
-
-
-@contextmanager
-def _bar(visible: bool, run: _Run) -> Iterator[Any]:
-    """A progress bar with the terms, images a second and the time left; yields what to call after each step."""
-    columns = [
-        TextColumn("training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]:.0f} images/s"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[terms]}"),
-    ]
-    with progress.bar(*columns, visible=visible and run.steps > 0) as shown:
-        done = sum(map(len, run.batches[: run.first_epoch]))
-        task = shown.add_task("", total=run.steps, completed=done, speed=0.0, terms="")
-
-        def show(terms: dict[str, float], speed: float) -> None:
-            text = " ".join(f"{name} {value:.3f}" for name, value in terms.items())
-            shown.update(task, advance=1, speed=speed, terms=text)
-
-        yield show

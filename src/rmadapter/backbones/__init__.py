@@ -18,7 +18,7 @@ from rmadapter.backbones.preprocess import Preprocess
 from rmadapter.data.task import PHOTO
 from rmadapter.errors import BackboneError
 
-__all__ = ["Backbone", "Tokenizer", "backbone_names", "load_backbone", "recipe_variant"]
+__all__ = ["Backbone", "Tokenizer", "backbone_names", "load_backbone", "outline", "recipe_variant"]
 
 
 class Tokenizer(Protocol):
@@ -155,6 +155,21 @@ def load_backbone(name: str, pretrained: str | None = "default", *, device: str 
             pretrained = str(Path(pretrained).resolve())  # recorded in adapters, which are loaded from anywhere
         parts = openclip.create(name, pretrained, seed)
     return build(parts, name, pretrained, seed).to(device)
+
+
+def outline(name: str) -> Backbone:
+    """A backbone to count what methods train on it: the weights of a model that open_clip knows by name are not filled.
+
+    Raises:
+        BackboneError: as ``load_backbone``, which loads all others.
+    """
+    if name in pictoclip.names() or name.startswith(openclip.OWN_WEIGHTS) or Path(name).is_dir():
+        return load_backbone(name)
+    shape, tokenizer = openclip.outline(name)
+    with torch.device("meta"):
+        clip = CLIP(shape).requires_grad_(False).eval()
+    preprocess = Preprocess(shape.image_size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bicubic", "shortest")
+    return Backbone(clip.to_empty(device="cpu"), name, None, 0, preprocess, tokenizer)  # memory that nobody writes to
 
 
 def _own_weights_only(name: str, pretrained: str | None) -> None:

@@ -176,6 +176,15 @@ def create(name: str, pretrained: str | None, seed: int) -> tuple[Shape, dict[st
     return shape, rename(state, str(file or name)), preprocess, tokenizer
 
 
+def outline(name: str) -> tuple[Shape, Any]:
+    """Shape and tokenizer of a model that open_clip knows by name."""
+    import open_clip
+
+    with _explained(name, None):
+        config, activation = _config(name, None)
+        return shape_of({**config, "quick_gelu": activation}, name), open_clip.get_tokenizer(name)
+
+
 def _local_file(name: str, pretrained: str | None) -> Path | None:
     """The safetensors file to read, where the weights are on this disk."""
     if name.startswith("local-dir:"):

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from PIL import Image
@@ -21,7 +21,7 @@ from rmadapter.backbones.preprocess import Preprocess
 from rmadapter.data.task import Picture, Split
 from rmadapter.errors import DataError
 
-Augment = Literal["crop_flip", "none"]
+Augment = Literal["crop_flip", "randaugment", "none"]
 MEMORY = 1 << 30
 """Bytes of decoded images that are kept, so that a few-shot set is decoded once and not once an epoch."""
 MOST_THREADS = 16
@@ -31,7 +31,7 @@ AHEAD = 16
 
 
 class Batch(NamedTuple):
-    """Pixels (b, 3, s, s) in uint8, and labels (b,)."""
+    """Pixels (b, 3, s, s) in uint8, or (b, v, 3, s, s) where there are several views, and labels (b,)."""
 
     pixels: Tensor
     labels: Tensor
@@ -46,14 +46,23 @@ def order(count: int, batch_size: int, seed: int, epoch: int) -> list[list[int]]
 
 
 class Augmented(Dataset[Batch | DataError]):
-    """Training images by (epoch, index). Augmentation draws from a seed made of both, so workers change nothing."""
+    """Training images by (epoch, index). Augmentation draws from a seed made of both, so workers change nothing.
 
-    def __init__(self, split: Split, preprocess: Preprocess, augment: Augment, seed: int) -> None:
-        self.split, self.preprocess, self.seed = split, preprocess, seed
+    Args:
+        views: of each image, every one augmented by itself.
+    """
+
+    def __init__(self, split: Split, preprocess: Preprocess, augment: Augment, seed: int, views: int = 1) -> None:
+        self.split, self.preprocess, self.seed, self.views = split, preprocess, seed, views
         self.random = None
         if augment == "crop_flip":  # the published one of CoOp and its successors
             crop = v2.RandomResizedCrop(preprocess.size, (0.08, 1.0), (3 / 4, 4 / 3), preprocess.mode, antialias=True)
             self.random = v2.Compose([crop, v2.RandomHorizontalFlip(0.5), v2.PILToTensor()])
+        elif (
+            augment == "randaugment"
+        ):  # CoPrompt's recipe with torchvision's operations, whose strengths differ in part
+            square = v2.Resize((preprocess.size, preprocess.size), preprocess.mode, antialias=True)
+            self.random = v2.Compose([square, v2.RandAugment(2, 10, interpolation=preprocess.mode), v2.PILToTensor()])
         self._decoded: dict[int, Image.Image] = {}
         self._bytes = 0
 
@@ -66,12 +75,18 @@ class Augmented(Dataset[Batch | DataError]):
     def _item(self, epoch: int, index: int) -> Batch:
         label = torch.tensor(self.split.items[index].label)
         image = self._open(index)
+        views = [
+            self._view(image, f"augment-{self.seed}-{epoch}-{index}" + f"-{v}" * (v > 0)) for v in range(self.views)
+        ]
+        return Batch(views[0] if self.views == 1 else torch.stack(views), label)
+
+    def _view(self, image: Image.Image, seed: str) -> Tensor:
         if self.random is None:
-            return Batch(self.preprocess(image), label)
-        digest = hashlib.sha256(f"augment-{self.seed}-{epoch}-{index}".encode()).digest()
+            return self.preprocess(image)
+        digest = hashlib.sha256(seed.encode()).digest()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
-            return Batch(self.random(image), label)
+            return cast(Tensor, self.random(image))
 
     def _open(self, index: int) -> Image.Image:
         image = self._decoded.get(index)

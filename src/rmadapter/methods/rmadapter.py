@@ -23,16 +23,13 @@ from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from rmadapter.backbones.clip import TowerName
-from rmadapter.errors import SettingError
 from rmadapter.method import Method, Output, Teacher, widen
-from rmadapter.methods.parts.bottleneck import activate, linear, scale_gradient, upper_blocks
+from rmadapter.methods.parts.bottleneck import Range, activate, adapted, linear, scaled
 from rmadapter.settings import Settings
-
-Range = tuple[PositiveInt, PositiveInt]
 
 
 class RMAdapterSettings(Settings):
@@ -78,18 +75,6 @@ class RMAdapterSettings(Settings):
     """λ3, on the mean absolute difference of normalised image features (PromptSRC's weight)."""
     consistency_text: NonNegativeFloat = 25.0
     """λ4, on that of normalised text features (PromptSRC's weight)."""
-
-    @field_validator("image_blocks", "text_blocks", mode="before")
-    @classmethod
-    def _range(cls, value: object) -> object:
-        return tuple(value.split("-")) if isinstance(value, str) else value
-
-    @field_validator("image_blocks", "text_blocks")
-    @classmethod
-    def _ascending(cls, value: Range | None) -> Range | None:
-        if value is not None and value[0] > value[1]:
-            raise ValueError("the first block must not be above the last")
-        return value
 
     def weight(self, tower: TowerName) -> float:
         """λ1 or λ2."""
@@ -144,16 +129,8 @@ class RMAdapter(Method):
         return nn.ModuleDict({str(i + 1): DualBranch(width, self.settings, decode) for i in self.touches(name)})
 
     def touches(self, tower: TowerName) -> range:
-        depth = self.backbone.tower(tower).depth
-        chosen = self.settings.image_blocks if tower == "image" else self.settings.text_blocks
-        first, last = chosen or upper_blocks(depth)
-        if last > depth:
-            raise SettingError(
-                f"{tower}_blocks goes beyond the tower of {self.backbone.name}",
-                got=f"{first}-{last}",
-                allowed=f"1-{depth}",
-            )
-        return range(first - 1, last)
+        s = self.settings
+        return adapted(self.backbone, tower, s.image_blocks if tower == "image" else s.text_blocks)
 
     def branch(self, tower: TowerName, i: int) -> DualBranch:
         """The dual branch of block ``i``, counted from 0."""
@@ -161,16 +138,15 @@ class RMAdapter(Method):
 
     def beside(self, tower: TowerName, i: int, u: Tensor) -> Tensor:
         s, branch = self.settings, self.branch(tower, i)
-        if s.gradient_scale:
-            u = scale_gradient(u, s.scale)
-        h = activate(branch.down(u), s.activation)
-        if s.cross_modal_shared:  # index from the top, so that towers of unequal length meet there
-            h = activate(self.middle[i - self.touches(tower).stop](h), s.activation)
-        added = branch.up(h)
-        if s.fused:
-            added = added + branch.rebuild(u)
-        added = s.scale * added
-        return scale_gradient(added, 1 / s.scale) if s.gradient_scale else cast(Tensor, added)
+
+        def adapter(u: Tensor) -> Tensor:
+            h = activate(branch.down(u), s.activation)
+            if s.cross_modal_shared:  # index from the top, so that towers of unequal length meet there
+                h = activate(self.middle[i - self.touches(tower).stop](h), s.activation)
+            added = branch.up(h)
+            return added + branch.rebuild(u) if s.fused else cast(Tensor, added)
+
+        return scaled(adapter, u, s.scale, s.gradient_scale)
 
     def local(self, tower: TowerName, i: int, x: Tensor, u: Tensor) -> Tensor | None:
         s, branch = self.settings, self.branch(tower, i)

@@ -1,12 +1,13 @@
 """Recipes that ship with the package: one TOML file a method, sections for its worlds inside.
 
 Top-level ``[train]`` and ``[method]`` hold the published settings; ``[pictograms.train]`` and ``[pictograms.method]``
-what differs on the embedded world; ``[published.PROTOCOL]`` quotes the paper.
+what differs on the embedded world; ``[published.PROTOCOL]`` quotes numbers, in percent, that were not measured here.
 """
 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,18 @@ def read(name: str) -> dict[str, Any]:
     changes = content.get(variant, {}) if variant else {}
     base = {key: value for key, value in content.items() if key not in (*VARIANTS, PUBLISHED)}
     for key, value in changes.items():
-        base[key] = {**base.get(key, {}), **value} if isinstance(value, dict) else value
+        base[key] = over(base.get(key, {}), value) if isinstance(value, dict) else value
     return base
+
+
+def over(below: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A table with some settings changed.
+
+    How long to train is said once: epochs among the changes replace updates below, and updates epochs.
+    """
+    lengths = ("epochs", "updates")
+    kept = {key: value for key, value in below.items() if key not in lengths} if {*lengths} & {*changes} else below
+    return {**kept, **changes}
 
 
 def published(method: str, protocol: str) -> dict[str, Any]:

@@ -1,13 +1,33 @@
-"""Small modules that adapters are made of, and the gradient scale of MMA."""
+"""What adapters beside blocks are made of: projections, MMA's gradient scale, and which blocks they stand beside."""
 
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Annotated, Any, cast
 
 import torch
 import torch.nn.functional as F
+from pydantic import AfterValidator, BeforeValidator, PositiveInt
 from torch import Tensor, nn
+
+from rmadapter.backbones import Backbone
+from rmadapter.backbones.clip import TowerName
+from rmadapter.errors import SettingError
+
+
+def _split(value: object) -> object:
+    return tuple(value.split("-")) if isinstance(value, str) else value
+
+
+def _ascending(value: tuple[int, int]) -> tuple[int, int]:
+    if value[0] > value[1]:
+        raise ValueError("the first block must not be above the last")
+    return value
+
+
+Range = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_split), AfterValidator(_ascending)]
+"""A setting: blocks of a tower as first and last, from 1, inclusive; '5-12' as text."""
 
 
 class _ScaleGradient(torch.autograd.Function):
@@ -30,6 +50,13 @@ def scale_gradient(x: Tensor, scale: float) -> Tensor:
     return cast(Tensor, _ScaleGradient.apply(x, scale))
 
 
+def scaled(adapter: Callable[[Tensor], Tensor], u: Tensor, scale: float, gradient_scale: bool = True) -> Tensor:
+    """``scale * adapter(u)``, between the two gradient scales where ``gradient_scale`` says so."""
+    if not gradient_scale:
+        return scale * adapter(u)
+    return scale_gradient(scale * adapter(scale_gradient(u, scale)), 1 / scale)
+
+
 def linear(inputs: int, outputs: int) -> nn.Linear:
     """A projection with MMA's initial values: Kaiming normal over the fan-out, std sqrt(2 / outputs), and zero bias."""
     layer = nn.Linear(inputs, outputs)
@@ -49,3 +76,14 @@ def upper_blocks(depth: int) -> tuple[int, int]:
     12 blocks give 5..12 as published, 24 give 17..24, 6 give 3..6.
     """
     return depth - max(1, min(8, 2 * depth // 3)) + 1, depth
+
+
+def adapted(backbone: Backbone, tower: TowerName, chosen: Range | None) -> range:
+    """The adapted blocks of a tower, from 0; None: ``upper_blocks``. Raises SettingError for blocks that it lacks."""
+    depth = backbone.tower(tower).depth
+    first, last = chosen or upper_blocks(depth)
+    if last > depth:
+        raise SettingError(
+            f"{tower}_blocks goes beyond the tower of {backbone.name}", got=f"{first}-{last}", allowed=f"1-{depth}"
+        )
+    return range(first - 1, last)
