@@ -23,10 +23,13 @@ def list_(what: str) -> None:
         )
         rows.append(("hf-hub:owner/model, FOLDER", "open_clip's layout"))
     elif what == "tasks":
-        from rmadapter.data import load_task, task_names
+        from rmadapter.data import load_task, public_names, task_names
+        from rmadapter.data.catalog import entry
 
         tasks = {name: load_task(name) for name in task_names(domains=True)}
         rows = [(name, f"{len(task.classes):3} classes; {task.note.partition(';')[0]}") for name, task in tasks.items()]
+        for name in public_names(domains=True):
+            rows.append((name, f"{entry(name).classes:3} classes; on your disk: rmadapter data check {name}"))
         rows.append(("FOLDER", "class folders, or images with a split.json"))
         rows.append(("FILE", "a split .json, or a .csv or .jsonl list with path and label"))
     else:
