@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rmadapter.data import task_names
+from rmadapter.data import public_names, task_names
 from rmadapter.errors import SettingError, unknown
 
 Classes = Literal["base", "novel", "all"]
@@ -103,7 +103,8 @@ def legs(name: str, data: Sequence[str], source: str | None, shots: Sequence[int
     Args:
         name: a protocol's.
         data: tasks or folders, or the one word ``pictograms``: every theme (base-to-novel, few-shot), the wide task and
-            every theme (cross-dataset), or the wide task and its domains (domain-generalization).
+            every theme (cross-dataset), or the wide task and its domains (domain-generalization). Or ``public``: the
+            11 public data sets, ImageNet first; ImageNet and its four variants (domain-generalization).
         source: what to train on where the rest is only tested on; None: the first of ``data``.
         shots: images a class; empty: the protocol's own.
 
@@ -119,7 +120,9 @@ def legs(name: str, data: Sequence[str], source: str | None, shots: Sequence[int
 
 
 def _expand(name: str, data: Sequence[str]) -> list[str]:
-    """``pictograms`` as the tasks that a protocol runs over."""
+    """``pictograms`` or ``public`` as the tasks that a protocol runs over."""
+    if list(data) == ["public"]:
+        return list(public_names() if name != "domain-generalization" else _imagenet())
     if list(data) != ["pictograms"]:
         return list(data)
     wide = "pictograms/wide"
@@ -127,3 +130,8 @@ def _expand(name: str, data: Sequence[str]) -> list[str]:
     if name == "domain-generalization":
         return [wide, *(task for task in task_names(domains=True) if task.startswith(f"{wide}/"))]
     return [wide, *themes] if name == "cross-dataset" else themes
+
+
+def _imagenet() -> tuple[str, ...]:
+    """ImageNet, and what shows its classes otherwise."""
+    return (public_names()[0], *(name for name in public_names(domains=True) if name not in public_names()))

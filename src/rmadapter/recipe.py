@@ -23,7 +23,7 @@ class Recipe(Settings):
     """What to train, on what, with what."""
 
     data: str = "pictograms/animals"
-    """A task inside the package (rmadapter list tasks), or your own: a folder, a split .json, a .csv or .jsonl list."""
+    """A task of rmadapter list tasks (public/… with --root), or your own: a folder, a split .json, a .csv or .jsonl."""
     backbone: str = "pictoclip-s"
     """pictoclip-s, an open_clip model such as ViT-B-16, hf-hub:owner/model, or a local folder."""
     pretrained: str | None = "default"

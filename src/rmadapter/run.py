@@ -11,7 +11,7 @@ from typing import Any
 
 from rmadapter import adapter, checkpoint, provenance
 from rmadapter.backbones import Backbone, load_backbone
-from rmadapter.data import load_task
+from rmadapter.data import load_task, public
 from rmadapter.data.check import Broken, table, without_broken
 from rmadapter.data.readers import find, read_manifest
 from rmadapter.data.task import ImageFile, Manifest, Task
@@ -187,7 +187,8 @@ def task_of(folder: Path, data: str | None) -> tuple[Task, bool]:
     """The task that a run was trained on, with its very split, and True; or another one that ``data`` names, and False.
 
     The run's own data may have moved: a folder that holds all images of the run's split is taken for it, and so is a
-    list or a split file that names them all with the same classes.
+    list or a split file that names them all with the same classes. Of a public data set ``RMADAPTER_DATA`` says where
+    it is now; without, it is where it was.
 
     Raises:
         DataError: when a folder holds some of them only, since a fresh split of it could test on what was learned; or
@@ -202,6 +203,8 @@ def task_of(folder: Path, data: str | None) -> tuple[Task, bool]:
         if task.manifest().model_copy(update={"note": manifest.note}) != manifest:
             raise DataError(f"task {recipe.data!r} is not what {folder} was trained on", remedy="train again")
         return task, True
+    if data in (None, recipe.data) and (images := public.place(recipe.data)) is not None:
+        return read_manifest(manifest, images), True
     if data is None:
         return read_manifest(manifest, Path(manifest.data)), True
     here, names = Path(data), manifest.names()

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from rmadapter import __version__
-from rmadapter.cli import bench, demo, evaluate, listing, predict, reproduce, tasks, train
+from rmadapter.cli import bench, data, demo, evaluate, listing, predict, reproduce, tasks, train
 from rmadapter.cli.options import GO_ON
 from rmadapter.errors import UserError
 
@@ -60,6 +60,7 @@ for command in (
     reproduce.reproduce,
     listing.list_,
     tasks.tasks,
+    data.data,
 ):
     cli.add_command(command)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from rmadapter.cli.options import GO_ON, GroupedCommand, device_option, peek, setting_options, split_list
+from rmadapter.cli.options import GO_ON, GroupedCommand, device_option, peek, root_option, setting_options, split_list
 from rmadapter.errors import UserError
 
 COMMON = ("backbone", "pretrained", "split_seed", "skip_broken", "template")
@@ -39,13 +39,17 @@ class BenchCommand(GroupedCommand):
 @click.argument("protocol")
 @click.option("--methods", default="zero_shot,rmadapter", show_default=True, help="Names, separated by commas.")
 @click.option(
-    "--data", default="pictograms", show_default=True, help="Tasks or folders, by commas; pictograms: all that fit."
+    "--data",
+    default="pictograms",
+    show_default=True,
+    help="Tasks or folders, by commas; pictograms, public: all that fit.",
 )
 @click.option("--source", help="What to train on, where the rest is only tested on; default: the first of --data.")
 @click.option("--seeds", default="1,2,3", show_default=True, help="Whole numbers, separated by commas.")
 @click.option("--shots", help="Images a class; default: the protocol's own, 16 or 1,2,4,8,16.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The sweep's folder, new or its own.")
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Processes side by side.")
+@root_option
 @device_option
 def bench(
     protocol: str,

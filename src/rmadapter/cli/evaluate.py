@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from rmadapter.cli.options import device_option, run_argument
+from rmadapter.cli.options import device_option, root_option, run_argument
 
 WORST = 5
 """Classes that are printed."""
@@ -29,6 +29,7 @@ WORST = 5
 )
 @click.option("--no-plots", is_flag=True, help="Write tables only.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON; accuracies and errors in percent.")
+@root_option
 @device_option
 def evaluate(
     run: Path, data: str | None, classes: Any, temperature: bool, no_plots: bool, as_json: bool, device: str

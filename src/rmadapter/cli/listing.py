@@ -75,11 +75,16 @@ def _backbones() -> Rows:
 
 
 def _tasks() -> Rows:
-    from rmadapter.data import load_task, task_names
+    from rmadapter.data import load_task, public_names, task_names
+    from rmadapter.data.catalog import entry
 
     tasks = {name: load_task(name) for name in task_names(domains=True)}
     return [
         *((name, f"{len(task.classes):3} classes; {task.note.partition(';')[0]}") for name, task in tasks.items()),
+        *(
+            (name, f"{entry(name).classes:3} classes; on your disk: rmadapter data check {name}")
+            for name in public_names(domains=True)
+        ),
         ("FOLDER", "class folders, or images with a split.json"),
         ("FILE", "a split .json, or a .csv or .jsonl list with path and label"),
     ]

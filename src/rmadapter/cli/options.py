@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -13,6 +14,27 @@ GO_ON = "rmadapter.go_on"
 
 device_option = click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, mps, or auto: the fastest."
+)
+
+
+def _use_root(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:
+    """For the length of a command the option is the environment variable, which a sweep's processes inherit."""
+    if value is None:
+        return
+    from rmadapter.data.public import ROOT  # here: it takes a while
+
+    before = os.environ.get(ROOT)
+    os.environ[ROOT] = str(value)
+    ctx.call_on_close(lambda: os.environ.pop(ROOT) if before is None else os.environ.update({ROOT: before}))
+
+
+root_option = click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    callback=_use_root,
+    expose_value=False,
+    is_eager=True,
+    help="The folder that holds the public data sets; default: the environment variable RMADAPTER_DATA.",
 )
 run_argument = click.argument("run", type=click.Path(path_type=Path))
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from rmadapter.cli.bench import complain, compute, numbers
-from rmadapter.cli.options import device_option, split_list
+from rmadapter.cli.options import device_option, root_option, split_list
 
 QUOTED = {"HM of means": "hm"}
 """How a recipe calls a column, where it is not the column's name."""
@@ -23,6 +23,7 @@ QUOTED = {"HM of means": "hm"}
 @click.option("--seeds", default="1,2,3", show_default=True, help="Whole numbers, separated by commas.")
 @click.option("--out", type=click.Path(path_type=Path), help="The sweep's folder; default: reproduce/METHOD.")
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Processes side by side.")
+@root_option
 @device_option
 def reproduce(
     recipe: str, data: str, backbone: str, pretrained: str, seeds: str, out: Path | None, jobs: int, device: str

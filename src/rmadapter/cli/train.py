@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from rmadapter.cli.options import GO_ON, RecipeCommand, changes_of, device_option
+from rmadapter.cli.options import GO_ON, RecipeCommand, changes_of, device_option, root_option
 from rmadapter.errors import UserError
 
 
@@ -16,6 +16,7 @@ from rmadapter.errors import UserError
 @click.option("--recipe", help="A shipped recipe (rmadapter/pictograms) or a TOML file; flags go before it.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The run's folder, new or empty.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, if there is one.")
+@root_option
 @device_option
 def train(recipe: str | None, out: Path, resume: bool, device: str, **options: Any) -> None:
     """Train a method on a task or on a folder of class folders.

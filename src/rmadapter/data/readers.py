@@ -87,6 +87,21 @@ def _read_folder(folder: Path, split_seed: int, template: str | None) -> Task:
 def _read_split(file: Path, template: str | None, name: str) -> Task:
     """A task from a file in CoOp's format; paths count from its folder, or from ``images`` in it."""
     folder = file.parent
+    names, rows = read_split(file)
+    about = About.read(folder / "task.json", DataError) if (folder / "task.json").is_file() else About()
+    train, val, test = (_items(folder, ((p, label) for p, label, _ in getattr(rows, part))) for part in PARTS)
+    classes = tuple(name.replace("_", " ") for name in names)
+    chosen = template or about.template or PHOTO
+    note = f"{file.name}: {counts(train, val, test)} of {len(classes)} classes"
+    return Task(about.name or name, classes, chosen, train, val, test, note, root=folder)
+
+
+def read_split(file: Path) -> tuple[tuple[str, ...], SplitFile]:
+    """Class names in label order, as a file in CoOp's format has them, and its rows.
+
+    Raises:
+        DataError: for a label with two names or none, and an image that stands in two parts.
+    """
     rows = SplitFile.read(file, DataError)
     names: dict[int, str] = {}
     seen: dict[str, str] = {}
@@ -105,12 +120,7 @@ def _read_split(file: Path, template: str | None, name: str) -> Task:
         raise DataError(f"{file}: labels must be 0 to n - 1", got=f"{sorted(names)[:5]} … of {len(names)}")
     if len(names) == 1:
         raise DataError(f"{file} has one class, and a classifier needs two", got=names[0])
-    about = About.read(folder / "task.json", DataError) if (folder / "task.json").is_file() else About()
-    train, val, test = (_items(folder, ((p, label) for p, label, _ in getattr(rows, part))) for part in PARTS)
-    classes = tuple(names[label].replace("_", " ") for label in sorted(names))
-    chosen = template or about.template or PHOTO
-    note = f"{file.name}: {counts(train, val, test)} of {len(classes)} classes"
-    return Task(about.name or name, classes, chosen, train, val, test, note, root=folder)
+    return tuple(names[label] for label in sorted(names)), rows
 
 
 def read_manifest(manifest: Manifest, folder: Path) -> Task:
