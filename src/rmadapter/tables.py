@@ -17,6 +17,13 @@ from rmadapter.store import Plan, Planned, Result, Store, is_done
 
 CSV = ("protocol", "method", "trained_on", "shots", "seed", "role", "tested_on", "classes", "accuracy", "ece", "id")
 
+PARTS = ("tabulate", "extract", "align", "supervise")
+"""Of carrying an adaptation over."""
+NAMES = (
+    "names known: the names of novel classes are used when the adaptation is extracted, as published; blind: they are "
+    "not. All other rows meet novel names at the test alone. +: trained on the labels of the base images, too."
+)
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -136,6 +143,7 @@ def tables(grid: Grid) -> list[Table]:
         "base-to-novel": base_to_novel,
         "cross-dataset": from_source,
         "domain-generalization": from_source,
+        "transfer": base_to_novel,
         "few-shot": few_shot,
     }[grid.plan.protocol](grid)
     return [mark_best(table) for table in made]
@@ -239,7 +247,23 @@ def markdown(grid: Grid) -> str:
     """All tables of a protocol as Markdown, and below them what is missing."""
     seeds = ", ".join(str(seed) for seed in grid.distinct("seed"))
     parts = [f"# {grid.plan.protocol}", f"Percent; mean over seeds {seeds} ± standard error. In bold: the best."]
-    return "\n\n".join([*parts, *map(str, tables(grid)), *holes(grid)]) + "\n"
+    return "\n\n".join([*parts, *map(str, tables(grid)), *costs(grid), *holes(grid)]) + "\n"
+
+
+def costs(grid: Grid) -> list[str]:
+    """Of the protocol transfer: what its names mean, and what a way costs, as a mean over its runs."""
+    if grid.plan.protocol != "transfer":
+        return []
+    rows: list[tuple[str, tuple[Cell, ...]]] = []
+    for label in grid.labels:
+        done = [found.training for run in grid.runs(label=label) if (found := grid.results[run.id]) and found.training]
+        spent = [found.get("parts", {}) for found in done]
+        flops = mean(found["flops_added"] / 1e6 for found in done if "flops_added" in found)
+        if flops is not None:
+            seconds = [mean(part[name] for part in spent if name in part) for name in PARTS]
+            rows.append((label, (Cell(flops), *map(Cell, seconds))))
+    columns = ("million operations added an image", *(f"{name}, s" for name in PARTS))
+    return [NAMES, str(Table("cost beside the target's own", columns, tuple(rows)))] if rows else [NAMES]
 
 
 def holes(grid: Grid) -> list[str]:
