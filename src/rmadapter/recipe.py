@@ -36,6 +36,8 @@ class Recipe(Settings):
     """Of the shots, the initial values, the batch order and the augmentation."""
     split_seed: Seed = 1
     """Of the 50/20/30 split of data without a split of their own."""
+    test_on: Literal["test", "val"] = "test"
+    """What is scored: test items, or val: validation items in their place, to choose settings on."""
     skip_broken: bool = False
     """Leave out images that cannot be read, and list them; otherwise the first one is an error."""
     template: str | None = None
