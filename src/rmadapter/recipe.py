@@ -25,7 +25,7 @@ class Recipe(Settings):
     data: str = "pictograms/animals"
     """A task of rmadapter list tasks (public/… with --root), or your own: a folder, a split .json, a .csv or .jsonl."""
     backbone: str = "pictoclip-s"
-    """pictoclip-s, an open_clip model such as ViT-B-16, hf-hub:owner/model, or a local folder."""
+    """pictoclip-s or pictoclip-m, an open_clip model such as ViT-B-16, hf-hub:owner/model, or a local folder."""
     pretrained: str | None = "default"
     """Weights: a tag of open_clip, a .safetensors file, none (random); default: openai, or the backbone's own."""
     shots: PositiveInt = 16
