@@ -321,3 +321,15 @@ def test_the_draw_does_not_depend_on_what_is_scored() -> None:
     task = ra.load_task("pictograms/plants")
     assert task.without_test().base().shots(4, 1).train_items == task.base().shots(4, 1).train_items
     assert not {item.picture.name for item in task.without_test().test} & {item.picture.name for item in task.test}
+
+
+def test_what_is_bound_to_its_classes_is_scored_on_no_others(folders: tuple[str, str], tmp_path: Path) -> None:
+    wanted = plan(folders[:1], seeds=(1,), methods=["linear_probe", "zero_shot"])
+    sweep.run(wanted, tmp_path)
+    grid = Grid.read(wanted, Store(tmp_path))
+    assert not grid.open
+    assert {run.label.split()[0]: [want.role for want in run.wanted] for run in wanted.runs} == {
+        "linear_probe": ["base"],
+        "zero_shot": ["base", "novel"],
+    }
+    assert "knows the classes that it learned and no others" in markdown(grid)

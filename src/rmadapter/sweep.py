@@ -19,6 +19,7 @@ from rmadapter.arms import Arm
 from rmadapter.data.task import Task
 from rmadapter.errors import SettingError, UserError
 from rmadapter.kit import Kit
+from rmadapter.methods import method_class
 from rmadapter.recipe import Recipe, resolve
 from rmadapter.store import Plan, Planned, Result, Scored, Store, Wanted, decides, is_done, missing, run_id
 
@@ -80,10 +81,17 @@ def _planned(label: str, recipe: Recipe, leg: protocols.Leg, kit: Kit) -> Planne
     wanted = tuple(
         Wanted(role=e.role, data=e.data, classes=e.classes, split=kit.tested(e.data, e.classes, recipe))
         for e in leg.evaluations
+        if not method_class(recipe.method).class_bound or _knows(leg, e, recipe, kit)
     )
     backbone, split = kit.weights(recipe), kit.learned(recipe)
     run = run_id(recipe.plain(), backbone, split)
     return Planned(id=run, label=label, recipe=recipe.plain(), backbone=backbone, split=split, wanted=wanted)
+
+
+def _knows(leg: protocols.Leg, evaluation: protocols.Evaluation, recipe: Recipe, kit: Kit) -> bool:
+    """Whether what is bound to the classes that it learns can choose among those of an evaluation."""
+    learned = kit.part(leg.data, leg.classes, recipe).classes
+    return set(kit.part(evaluation.data, evaluation.classes, recipe).classes) <= set(learned)
 
 
 def run(
