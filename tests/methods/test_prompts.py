@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 import rmadapter as ra
-from rmadapter import checkpoint
+from rmadapter import checkpoint, train
 from rmadapter.backbones import Backbone, outline
 from rmadapter.data import Task
 from rmadapter.errors import BackboneError, DataError, SettingError
@@ -272,6 +272,7 @@ def test_the_average_runs_over_the_ends_of_epochs_and_training_does_not_see_it(
     monkeypatch.setattr(type(method), "after_epoch", spy)
     saved: list[dict[str, Tensor]] = []
     save = checkpoint.save
+    monkeypatch.setattr(train, "SAVING", 0)
     monkeypatch.setattr(
         checkpoint,
         "save",
