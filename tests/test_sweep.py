@@ -18,6 +18,8 @@ from rmadapter import run as runs
 from rmadapter import sweep
 from rmadapter.arms import Arm, arms
 from rmadapter.errors import DataError, SettingError, TrainingError
+from rmadapter.kit import Kit
+from rmadapter.recipe import resolve
 from rmadapter.store import Plan, Store, is_done
 from rmadapter.tables import Grid, markdown
 
@@ -230,6 +232,23 @@ def test_other_pixels_are_other_data(folders: tuple[str, str], tmp_path: Path, m
     monkeypatch.setattr("rmadapter.data.pictograms.version", lambda: "other artwork")
     after = plan(("pictograms/plants",), seeds=(1,), methods=["zero_shot"]).runs[0]
     assert after.id != before.id and not {w.key for w in after.wanted} & {w.key for w in before.wanted}
+
+
+def test_validation_images_decide_where_settings_are_chosen_on_them(folders: tuple[str, str], tmp_path: Path) -> None:
+    copy = moved(folders[0], tmp_path / "plants")
+    rows = json.loads((tmp_path / "plants" / "split.json").read_text())
+    methods = ["zero_shot", "linear_probe"]
+    before = plan((copy,), seeds=(1,), methods=methods, shots=(16,))
+    turn(tmp_path / "plants", rows["val"][0][0])
+    after = plan((copy,), seeds=(1,), methods=methods, shots=(16,))
+    assert [a.id == b.id for a, b in zip(before.runs, after.runs, strict=True)] == [True, False]
+
+
+def test_a_kit_keeps_what_is_scored_apart(folders: tuple[str, str]) -> None:
+    kit, recipes = Kit("cpu"), [resolve(None, {"data": folders[0], "test_on": part}) for part in ("test", "val")]
+    tested = [{item.picture.name for item in kit.task(folders[0], recipe).test} for recipe in recipes]
+    assert not tested[0] & tested[1]
+    assert kit.tested(folders[0], "all", recipes[0]) != kit.tested(folders[0], "all", recipes[1])
 
 
 def turn(folder: Path, name: str) -> None:
