@@ -135,6 +135,18 @@ def test_a_run_goes_on_under_another_name_of_its_data(
     assert not Grid.read(first, Store(tmp_path / "sweep")).open
 
 
+def test_a_settings_file_may_move_between_two_sweeps(folders: tuple[str, str], tmp_path: Path) -> None:
+    said, out = tmp_path / "said.json", tmp_path / "sweep"
+    said.write_text(json.dumps({name: [f"a {name}."] for name in ra.load_task(folders[0]).classes}))
+    changes: dict[str, Any] = {"seeds": (1,), "shots": (1,), "methods": ["coprompt"]}
+    sweep.run(plan(folders[:1], "few-shot", method={"sentences": str(said)}, **changes), out)
+    said = said.rename(tmp_path / "moved.json")
+    more = plan(folders, "cross-dataset", method={"sentences": str(said)}, **changes)
+    sweep.run(more, out)
+    result = Store(out).read(more.runs[0].id)
+    assert result is not None and result.error is None and len(result.scores) == 2
+
+
 def test_a_failure_costs_no_score(folders: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted, score, calls = plan(folders, "cross-dataset", seeds=(1,), methods=["zero_shot"]), sweep._score, []
     (run,) = wanted.runs

@@ -10,6 +10,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path, PurePath
 from typing import Any
@@ -213,7 +214,8 @@ def _compute(planned: Planned, store: Store, kit: Kit, sweep: str) -> None:
         "device": kit.device,
     }
     ready = time.perf_counter()
-    train(recipe, folder, resume=True, compared=decides, show_progress=False, **own)
+    compared = partial(decides, files=False)  # the folder's name hashes their content, and they may have moved
+    train(recipe, folder, resume=True, compared=compared, show_progress=False, **own)
     method = adapter.load(folder, backbone=own["backbone"])
     result = _known(planned, store).model_copy(
         update={
