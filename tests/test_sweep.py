@@ -24,6 +24,7 @@ from rmadapter.store import Plan, Store, is_done
 from rmadapter.tables import Grid, markdown
 
 QUICK = {"epochs": 1, "batch_size": 4}
+TRANSFERS = ("cross-dataset", "domain-generalization")
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +170,18 @@ def test_a_failure_costs_no_score(folders: tuple[str, str], tmp_path: Path, monk
     Store(tmp_path).write(result.model_copy(update={"error": "of another plan's wish"}))
     sweep.run(wanted, tmp_path)
     assert len(calls) == 3 and not Grid.read(wanted, Store(tmp_path)).open
+
+
+def test_a_class_bound_method_is_asked_for_what_it_can_know(folders: tuple[str, str], tmp_path: Path) -> None:
+    wanted = plan(folders[:1], seeds=(1,), methods=["zero_shot", "linear_probe"])
+    assert [[want.role for want in run.wanted] for run in wanted.runs] == [["base", "novel"], ["base"]]
+    sweep.run(wanted, tmp_path / "sweep")
+    grid = Grid.read(wanted, Store(tmp_path / "sweep"))
+    assert not grid.open and "classes that it cannot know" in markdown(grid)
+    across, domains = (plan(folders, protocol, seeds=(1,), methods=["linear_probe"]) for protocol in TRANSFERS)
+    assert [want.role for want in across.runs[0].wanted] == [want.role for want in domains.runs[0].wanted] == ["source"]
+    same = plan((folders[0], moved(folders[0], tmp_path / "moved")), TRANSFERS[1], seeds=(1,), methods=["linear_probe"])
+    assert [want.role for want in same.runs[0].wanted] == ["source", "target"]
 
 
 def test_a_failed_run_is_recorded_and_tried_again(

@@ -10,6 +10,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path, PurePath
@@ -20,6 +21,7 @@ from rmadapter.arms import Arm
 from rmadapter.data.task import Task
 from rmadapter.errors import SettingError, UserError
 from rmadapter.kit import Kit
+from rmadapter.methods import method_class
 from rmadapter.recipe import Recipe, resolve
 from rmadapter.store import Plan, Planned, Result, Scored, Store, Wanted, decides, is_done, missing, run_id
 
@@ -60,9 +62,18 @@ def plan(
                 where = {"data": leg.data, "classes": leg.classes, "shots": leg.shots, "seed": seed}
                 recipe = resolve(None, {**(common or {}), **arm.changes, **where})
                 label = " ".join([arm.label, *_unusual(protocol, recipe)])
-                runs.append(_planned(label, recipe, leg, kit))
+                runs.append(_planned(label, recipe, _answerable(leg, recipe, kit), kit))
     skipped = {name: tuple(broken) for name, broken in kit.skipped.items()}
     return Plan(protocol=protocol, runs=tuple({run.id + run.label: run for run in runs}.values()), skipped=skipped)
+
+
+def _answerable(leg: protocols.Leg, recipe: Recipe, kit: Kit) -> protocols.Leg:
+    """The leg with what its method can say something about: one that is bound to its classes knows no others."""
+    if not method_class(recipe.method).class_bound:
+        return leg
+    known = set(kit.part(leg.data, leg.classes, recipe).classes)
+    asked = (e for e in leg.evaluations if known.issuperset(kit.part(e.data, e.classes, recipe).classes))
+    return replace(leg, evaluations=tuple(asked))
 
 
 def _unusual(protocol: str, recipe: Recipe) -> list[str]:
