@@ -50,6 +50,8 @@ def test_a_grid_is_an_arm_a_combination(tmp_path: Path) -> None:
         ("arms = 3", "list of tables"),
         ("[[arms]]\nlable = 'x'", "no setting 'lable'"),
         ("[[arms]]\ngrid = {lr = [1]}", "no key 'lr'"),
+        ("[[arms]]\ngrid = {'method.name' = ['coop', 'mma']}", "no key 'method.name'"),
+        ("[[arms]]\ngrid = {'train.lr' = []}\n[[arms]]\nmethod = {name = 'mma'}", "at least 1 item"),
         ("[[arms]]\n[[arms]]", "two arms are called 'rmadapter'"),
         ("[[arms", "not a TOML file"),
     ],

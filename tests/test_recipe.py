@@ -83,6 +83,7 @@ def test_every_setting_can_be_given_as_text() -> None:
         ("[train]\nepoch = 3", "did you mean 'epochs'"),
         ("[method]\nrankk = 3", "did you mean 'rank'"),
         ('[method]\nname = "rmadaptor"', "did you mean 'rmadapter'"),
+        ('[method]\nimage_blocks = "5"', "image_blocks is not valid: write the first and the last block, such as 5-12"),
         ("shots = 0", "shots is not valid"),
         ("train = 3", "'train' is a table"),
         ('classes = "novel"', "classes is not valid"),

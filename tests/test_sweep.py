@@ -18,10 +18,13 @@ from rmadapter import run as runs
 from rmadapter import sweep
 from rmadapter.arms import Arm, arms
 from rmadapter.errors import DataError, SettingError, TrainingError
+from rmadapter.kit import Kit
+from rmadapter.recipe import resolve
 from rmadapter.store import Plan, Store, is_done
 from rmadapter.tables import Grid, markdown
 
 QUICK = {"epochs": 1, "batch_size": 4}
+TRANSFERS = ("cross-dataset", "domain-generalization")
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +136,18 @@ def test_a_run_goes_on_under_another_name_of_its_data(
     assert not Grid.read(first, Store(tmp_path / "sweep")).open
 
 
+def test_a_settings_file_may_move_between_two_sweeps(folders: tuple[str, str], tmp_path: Path) -> None:
+    said, out = tmp_path / "said.json", tmp_path / "sweep"
+    said.write_text(json.dumps({name: [f"a {name}."] for name in ra.load_task(folders[0]).classes}))
+    changes: dict[str, Any] = {"seeds": (1,), "shots": (1,), "methods": ["coprompt"]}
+    sweep.run(plan(folders[:1], "few-shot", method={"sentences": str(said)}, **changes), out)
+    said = said.rename(tmp_path / "moved.json")
+    more = plan(folders, "cross-dataset", method={"sentences": str(said)}, **changes)
+    sweep.run(more, out)
+    result = Store(out).read(more.runs[0].id)
+    assert result is not None and result.error is None and len(result.scores) == 2
+
+
 def test_a_failure_costs_no_score(folders: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted, score, calls = plan(folders, "cross-dataset", seeds=(1,), methods=["zero_shot"]), sweep._score, []
     (run,) = wanted.runs
@@ -155,6 +170,18 @@ def test_a_failure_costs_no_score(folders: tuple[str, str], tmp_path: Path, monk
     Store(tmp_path).write(result.model_copy(update={"error": "of another plan's wish"}))
     sweep.run(wanted, tmp_path)
     assert len(calls) == 3 and not Grid.read(wanted, Store(tmp_path)).open
+
+
+def test_a_class_bound_method_is_asked_for_what_it_can_know(folders: tuple[str, str], tmp_path: Path) -> None:
+    wanted = plan(folders[:1], seeds=(1,), methods=["zero_shot", "linear_probe"])
+    assert [[want.role for want in run.wanted] for run in wanted.runs] == [["base", "novel"], ["base"]]
+    sweep.run(wanted, tmp_path / "sweep")
+    grid = Grid.read(wanted, Store(tmp_path / "sweep"))
+    assert not grid.open and "classes that it cannot know" in markdown(grid)
+    across, domains = (plan(folders, protocol, seeds=(1,), methods=["linear_probe"]) for protocol in TRANSFERS)
+    assert [want.role for want in across.runs[0].wanted] == [want.role for want in domains.runs[0].wanted] == ["source"]
+    same = plan((folders[0], moved(folders[0], tmp_path / "moved")), TRANSFERS[1], seeds=(1,), methods=["linear_probe"])
+    assert [want.role for want in same.runs[0].wanted] == ["source", "target"]
 
 
 def test_a_failed_run_is_recorded_and_tried_again(
@@ -230,6 +257,23 @@ def test_other_pixels_are_other_data(folders: tuple[str, str], tmp_path: Path, m
     monkeypatch.setattr("rmadapter.data.pictograms.version", lambda: "other artwork")
     after = plan(("pictograms/plants",), seeds=(1,), methods=["zero_shot"]).runs[0]
     assert after.id != before.id and not {w.key for w in after.wanted} & {w.key for w in before.wanted}
+
+
+def test_validation_images_decide_where_settings_are_chosen_on_them(folders: tuple[str, str], tmp_path: Path) -> None:
+    copy = moved(folders[0], tmp_path / "plants")
+    rows = json.loads((tmp_path / "plants" / "split.json").read_text())
+    methods = ["zero_shot", "linear_probe"]
+    before = plan((copy,), seeds=(1,), methods=methods, shots=(16,))
+    turn(tmp_path / "plants", rows["val"][0][0])
+    after = plan((copy,), seeds=(1,), methods=methods, shots=(16,))
+    assert [a.id == b.id for a, b in zip(before.runs, after.runs, strict=True)] == [True, False]
+
+
+def test_a_kit_keeps_what_is_scored_apart(folders: tuple[str, str]) -> None:
+    kit, recipes = Kit("cpu"), [resolve(None, {"data": folders[0], "test_on": part}) for part in ("test", "val")]
+    tested = [{item.picture.name for item in kit.task(folders[0], recipe).test} for recipe in recipes]
+    assert not tested[0] & tested[1]
+    assert kit.tested(folders[0], "all", recipes[0]) != kit.tested(folders[0], "all", recipes[1])
 
 
 def turn(folder: Path, name: str) -> None:
@@ -321,15 +365,3 @@ def test_the_draw_does_not_depend_on_what_is_scored() -> None:
     task = ra.load_task("pictograms/plants")
     assert task.without_test().base().shots(4, 1).train_items == task.base().shots(4, 1).train_items
     assert not {item.picture.name for item in task.without_test().test} & {item.picture.name for item in task.test}
-
-
-def test_what_is_bound_to_its_classes_is_scored_on_no_others(folders: tuple[str, str], tmp_path: Path) -> None:
-    wanted = plan(folders[:1], seeds=(1,), methods=["linear_probe", "zero_shot"])
-    sweep.run(wanted, tmp_path)
-    grid = Grid.read(wanted, Store(tmp_path))
-    assert not grid.open
-    assert {run.label.split()[0]: [want.role for want in run.wanted] for run in wanted.runs} == {
-        "linear_probe": ["base"],
-        "zero_shot": ["base", "novel"],
-    }
-    assert "knows the classes that it learned and no others" in markdown(grid)

@@ -16,7 +16,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -46,7 +46,7 @@ class Entry(Settings):
     """``name``, and the method's settings that differ from its shipped recipe."""
     train: dict[str, Any] = {}
     """Training settings that differ."""
-    grid: dict[str, list[Any]] = {}
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
     """Values to try, by ``method.KEY`` or ``train.KEY``; every combination is an arm."""
 
 
@@ -105,8 +105,10 @@ def read(file: Path) -> list[Arm]:
 def _arms(entry: Entry) -> list[Arm]:
     name = str(entry.method.get("name", "rmadapter"))
     for key in entry.grid:
-        if key.partition(".")[0] not in ("method", "train") or "." not in key:
-            raise SettingError(f"a grid has no key {key!r}", allowed="method.KEY and train.KEY")
+        if key.partition(".")[0] not in ("method", "train") or "." not in key or key == "method.name":
+            raise SettingError(
+                f"a grid has no key {key!r}", allowed="method.KEY and train.KEY", remedy="write [[arms]] a method"
+            )
     made = []
     for values in itertools.product(*entry.grid.values()):
         chosen: dict[str, dict[str, Any]] = {"method": {}, "train": {}}

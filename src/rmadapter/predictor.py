@@ -183,7 +183,9 @@ def _columns(method: Method, classes: tuple[str, ...]) -> list[int] | None:
             allowed=_some(method.classes) if method.classes else "none yet: it is not trained",
             remedy="train it on these classes too, or use a method that takes any class names, such as rmadapter",
         )
-    return [method.classes.index(name) for name in classes]
+    places = {name: [i for i, known in enumerate(method.classes) if known == name] for name in classes}
+    # Of two classes that share a name (ImageNet has such), the first stands for the first and the second for the other.
+    return [places[name].pop(0) if len(places[name]) > 1 else places[name][0] for name in classes]
 
 
 def _some(names: Sequence[str], most: int = 10) -> str:

@@ -162,12 +162,17 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def decides(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a recipe decides a run, beside the backbone's weights and the data: no place, no number of workers."""
+def decides(recipe: Mapping[str, Any], files: bool = True) -> dict[str, Any]:
+    """What of a recipe decides a run, beside the backbone's weights and the data: no place, no number of workers.
+
+    Args:
+        files: with the content of files that settings name; without, these settings are left out and nothing is read.
+    """
     kept = {key: value for key, value in recipe.items() if key not in ("data", "backbone", "pretrained")}
     method = method_class(recipe["method"]).Settings.parse(recipe["method_settings"], f"method {recipe['method']}")
     train = {key: value for key, value in recipe["train"].items() if key != "workers"}
-    return {**kept, "method_settings": method.decisive(), "train": train}
+    settings = method.decisive() if files else method.model_dump(mode="json", exclude={*method.input_files})
+    return {**kept, "method_settings": settings, "train": train}
 
 
 def run_id(recipe: Mapping[str, Any], backbone: str, split: str) -> str:

@@ -248,7 +248,7 @@ def holes(grid: Grid) -> list[str]:
     if grid.open:
         said.append(f"{len(grid.open)} of {len(grid.plan.runs)} runs are missing; what needs one is shown as –.")
     elif "–" in "".join(str(cell) for table in tables(grid) for _, cells in table.rows for cell in cells):
-        said.append("–: a method was not asked for on every task, or knows the classes that it learned and no others.")
+        said.append("–: what a method was not asked for (tasks, or classes that it cannot know), and its means.")
     if grid.plan.superseded:
         many = f"{grid.plan.superseded} run{'s' * (grid.plan.superseded != 1)}"
         said.append(f"Left out for newer runs of the same method, data, shots and seed: {many} of older plans.")

@@ -172,11 +172,12 @@ class _Run:
         self.steps = sum(map(len, self.batches)) if self.parameters else 0
         self.first_epoch, self.spent = 0, 0.0
         self.next_save = 0.0
+        self.identity = "" if folder is None else self._identity()  # once: a file that it reads may go away meanwhile
         if self.parameters:
             self.accelerator, self.optimizer = _prepare(method, settings, self.parameters)
             if resume and folder is not None:
                 scaler = self.accelerator.scaler
-                found = checkpoint.restore(folder, method, self.optimizer, scaler, self._identity())
+                found = checkpoint.restore(folder, method, self.optimizer, scaler, self.identity)
                 self.first_epoch, self.spent = found
         self._trim_log()
 
@@ -218,7 +219,7 @@ class _Run:
         self.method.after_epoch(done, self.settings.epochs)
         if self.folder and done < self.settings.epochs and time.perf_counter() >= self.next_save:
             begun, scaler = time.perf_counter(), self.accelerator.scaler
-            checkpoint.save(self.folder, self.method, self.optimizer, scaler, done, seconds, self._identity())
+            checkpoint.save(self.folder, self.method, self.optimizer, scaler, done, seconds, self.identity)
             saved = time.perf_counter()
             self.next_save = saved + SAVING * (saved - begun)
 

@@ -17,7 +17,12 @@ from rmadapter.errors import SettingError
 
 
 def _split(value: object) -> object:
-    return tuple(value.split("-")) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    ends = tuple(value.split("-"))
+    if len(ends) != 2:
+        raise ValueError("write the first and the last block, such as 5-12")
+    return ends
 
 
 def _ascending(value: tuple[int, int]) -> tuple[int, int]:
