@@ -53,11 +53,13 @@ def test_the_same_command_computes_nothing_twice(swept: tuple[Path, Result]) -> 
 
 def test_reproduce_prints_published_beside_measured(tmp_path: Path) -> None:
     result = run(
-        "reproduce", "zero_shot/base-to-novel", "--data", "pictograms/plants", "--seeds", "1", "--out", tmp_path
+        *("reproduce", "zero_shot/base-to-novel", "--data", "pictograms/plants", "--seeds", "1", "--out", tmp_path),
+        *("--template", "a drawing of a {}."),
     )
     assert result.exit_code == 0, result.output
     assert "mean over 1 tasks" in result.stdout and "published" in result.stdout
     assert "Measured: pictoclip-s (default); pictograms/plants; 16 shots; seeds 1;" in result.stdout
+    assert {run.recipe["template"] for run in Store(tmp_path).plans()[0].runs} == {"a drawing of a {}."}
     result = run("reproduce", "rmadapter/base-to-novl", "--out", tmp_path)
     assert result.exit_code == 2 and "did you mean 'base-to-novel'" in result.stderr
 
@@ -96,6 +98,29 @@ def test_published_and_measured_stand_in_one_table() -> None:
     assert "Not the same in both: data." in text
     assert "Not the same" not in beside(grid, {"base": 1.0, "setting": "ViT-B/16"})
     assert "| published | – | – | – | – |" in beside(grid, {}) and "quotes no numbers" in beside(grid, {})
+
+
+@pytest.mark.parametrize(
+    ("data", "template", "differ"),
+    [
+        ("public/caltech101", None, False),
+        ("public/dtd", None, True),
+        ("public/dtd", "a photo of a {}.", False),
+        ("public/caltech101", "{}", True),
+    ],
+)
+def test_other_prompts_than_the_published_are_told(data: str, template: str | None, differ: bool) -> None:
+    from rmadapter.cli.reproduce import beside
+    from rmadapter.recipes import published
+    from rmadapter.tables import Grid
+    from test_tables import base_to_novel
+
+    found = base_to_novel({("coop", data, 1): (50, 60)})
+    recipe = {"backbone": "ViT-B-16", "pretrained": "default", "template": template}
+    runs = tuple(run.model_copy(update={"recipe": {**run.recipe, **recipe}}) for run in found.plan.runs)
+    grid = Grid(found.plan.model_copy(update={"runs": runs}), found.results)
+    prompts = "data, seeds, prompts" if differ else "data, seeds"
+    assert f"Not the same in both: {prompts}." in beside(grid, published("coop", "base-to-novel"))
 
 
 @pytest.mark.parametrize(
