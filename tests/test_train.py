@@ -224,6 +224,14 @@ def test_what_is_refused(few: Task, pictoclip: Backbone, tmp_path: Path) -> None
         ra.fit(method, few, tmp_path / "file")
 
 
+def test_a_training_that_is_all_warm_up_says_so(few: Task, pictoclip: Backbone) -> None:
+    short = {"epochs": 1, "warmup_epochs": 1, "show_progress": False}
+    with pytest.warns(UserWarning, match="1 epoch, all of them warm-up at a rate of 1e-05"):
+        ra.fit(ra.RMAdapter(pictoclip), few.shots(1, seed=1), **short)
+    ra.fit(ra.RMAdapter(pictoclip), few.shots(1, seed=1), **short, lr=1e-5)  # a note would be an error here
+    ra.fit(ra.ZeroShot(pictoclip), few.shots(1, seed=1), **short)
+
+
 def test_zero_shot_trains_nothing_and_is_saved_all_the_same(few: Task, pictoclip: Backbone, tmp_path: Path) -> None:
     result = ra.fit(ra.ZeroShot(pictoclip), few.shots(1, seed=1), tmp_path / "run", show_progress=False)
     assert result.steps == 0

@@ -12,6 +12,7 @@ import json
 import math
 import random
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -168,6 +169,10 @@ class _Run:
     def __init__(self, method: Method, task: Task, settings: TrainSettings, folder: Path | None, resume: bool) -> None:
         self.method, self.task, self.settings, self.folder = method, task, settings, folder
         self.parameters = [parameter for parameter in method.parameters() if parameter.requires_grad]
+        if self.parameters and settings.epochs <= settings.warmup_epochs and settings.warmup_lr < settings.lr:
+            many = f"{settings.epochs} epoch{'s' * (settings.epochs != 1)}"
+            said = f"{many}, all of them warm-up at a rate of {settings.warmup_lr:g}, so that little is learned"
+            warnings.warn(f"{said}: train for longer, or with --train.warmup_epochs 0", stacklevel=3)
         self.batches = [order(len(task.train), settings.batch_size, settings.seed, e) for e in range(settings.epochs)]
         self.steps = sum(map(len, self.batches)) if self.parameters else 0
         self.first_epoch, self.spent = 0, 0.0
