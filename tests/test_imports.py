@@ -26,8 +26,8 @@ LAYERS = [
     {"store"},
     {"plots", "report"},
     {"run"},
-    {"scoring", "prediction", "demo", "kit", "sweep", "tables"},
-    {"live"},
+    {"scoring", "prediction", "demo", "kit", "sweep", "tables", "measures", "compare"},
+    {"live", "page"},
     {"cli"},
 ]
 
