@@ -85,8 +85,9 @@ class Settings(BaseModel):
     def _from_text(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
+        known = cls.model_fields  # an unknown key inside a table is for pydantic to refuse
         return {
-            key: _from_text(value, cls.model_fields[key].annotation) if isinstance(value, str) else value
+            key: _from_text(value, known[key].annotation) if isinstance(value, str) and key in known else value
             for key, value in values.items()
         }
 
