@@ -67,12 +67,15 @@ def wilcoxon(values: Sequence[float]) -> float:
 
 
 def holm(found: Sequence[Difference]) -> list[Difference]:
-    """The same with adjusted p: the i-th smallest of m times m − i + 1, at most 1, none below a smaller one's."""
+    """The same with adjusted p: the i-th smallest of m times m − i + 1, at most 1, none below a smaller one's.
+
+    Methods without p, since runs are missing, count among the m: they were to be tested, too.
+    """
     ranked = sorted((each for each in found if each.p is not None), key=lambda each: each.p or 0.0)
     adjusted: dict[str, float] = {}
     least = 0.0
     for index, each in enumerate(ranked):
-        least = max(least, min(1.0, (each.p or 0.0) * (len(ranked) - index)))
+        least = max(least, min(1.0, (each.p or 0.0) * (len(found) - index)))
         adjusted[each.label] = least
     return [replace(each, holm=adjusted.get(each.label)) for each in found]
 

@@ -24,6 +24,8 @@ from rmadapter.store import Store
 from rmadapter.tables import Grid
 
 HERE = Path(__file__).parent
+WHOLE = 9
+"""Letters of a heading that is not broken."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,10 @@ def state(chapter: Chapter) -> str:
 
 
 def _breakable(text: str) -> Markup:
-    """Escaped, and with places where a narrow table may break a name."""
-    return Markup(re.sub(r"([_/=.,-])(?=\w)", r"\1<wbr>", str(escape(text))))  # noqa: S704 (escaped)
+    """Escaped, and with places where a narrow table may break a name; short ones stay whole."""
+    if len(text) <= WHOLE:
+        text = text.replace(" ", "\N{NO-BREAK SPACE}")
+    return Markup(re.sub(r"([_/])(?=\w)", r"\1<wbr>", str(escape(text))))  # noqa: S704 (escaped)
 
 
 def _fill(values: dict[str, Any]) -> str:

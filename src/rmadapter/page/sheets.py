@@ -82,7 +82,9 @@ def holes(grid: Grid, names: Mapping[str, str], data: str | None = None, shots: 
         which = [f"{where(run, names)} ({_state(grid, run, failed)})" for run in runs]
         listed = "; ".join(which if len(runs) <= NAMED else _counted(runs, failed))
         are, them = ("is", "it") if len(runs) == 1 else ("are", "one of them")
-        said.append(f"{len(runs)} of {len(own)} runs {are} missing: {listed}. What needs {them} is {HOLE}.")
+        said.append(
+            f"{len(runs)} of {len(own)} runs {are} missing: {listed}. What needs {them} is\N{NO-BREAK SPACE}{HOLE}."
+        )
     skipped = _not_asked(grid, names) if data is None else []
     if skipped:
         said.append(f"Not asked for, so without a mean: {'; '.join(skipped)}.")
