@@ -30,13 +30,13 @@ from rmadapter import recipes
 from rmadapter.backbones import Backbone
 from rmadapter.backbones.clip import TowerName
 from rmadapter.data.task import Split, check_class_names, check_template
-from rmadapter.frame import Rows, begin, finish, finish_pairs, similarity, widen
+from rmadapter.frame import Rows, begin, finish, finish_text, similarity, widen
 from rmadapter.settings import Settings
 
 if TYPE_CHECKING:
     from rmadapter.predictor import Predictor
 
-__all__ = ["Features", "Method", "Output", "Rows", "Teacher", "begin", "finish", "prompts", "similarity", "widen"]
+__all__ = ["Features", "Method", "Output", "Rows", "Teacher", "begin", "finish_text", "prompts", "similarity", "widen"]
 
 
 class Features(NamedTuple):
@@ -96,6 +96,8 @@ class Method(nn.Module):
     """True: ``terms`` wants the frozen backbone's features."""
     conditional_text: bool = False
     """True: text depends on the image, so each has its own text features; such text has no local losses."""
+    local_detached: bool = False
+    """True: local losses reach no other block, since ``local`` detaches its rows; the frame then keeps none of them."""
     views: int = 1
     """Augmented views of an image in a training step; the method sees the first, the teacher the last."""
 
@@ -213,9 +215,15 @@ class Method(nn.Module):
             inputs: normalised pixels (b, 3, s, s) or token ids (c, context).
         """
         touched = self.touches(tower)
-        depth = self.backbone.tower(tower).depth
-        until = depth if not touched else -1 if touched.start == 0 else touched.start
-        return begin(self.backbone.tower(tower), inputs, until, cut=not self.whole_text)
+        until = touched.start if touched else self.backbone.tower(tower).depth
+        if until == 0 and self._acts("tokens"):
+            until = -1
+        past = bool(touched) and not self._acts("before")
+        return begin(self.backbone.tower(tower), inputs, until, cut=not self.whole_text, past=past)
+
+    def _acts(self, seam: str) -> bool:
+        """Is the seam anything but the identity that it is here?"""
+        return getattr(getattr(self, seam), "__func__", None) is not getattr(Method, seam)
 
     def begin_text(self, classes: Sequence[str], template: str | None = None) -> Rows:
         """``begin`` for the prompts of a class list."""
@@ -229,15 +237,15 @@ class Method(nn.Module):
         losses: dict[TowerName, Tensor | None] = {"image": image_loss, "text": text_loss}
         return Output(self.head(pooled, features), {name: loss for name, loss in losses.items() if loss is not None})
 
-    def finish_text(self, text: Rows, image: Tensor) -> tuple[Tensor, Tensor | None]:
+    def finish_text(self, text: Rows, image: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Pooled text features (c, d), or (b, c, d) where they depend on those of images (b, d); and the local loss."""
-        tower = self.backbone.tower("text")
-        return (finish_pairs(tower, text, self, image), None) if self.conditional_text else finish(tower, text, self)
+        return finish_text(self.backbone.tower("text"), text, self, image if self.conditional_text else None)
 
     @torch.no_grad()
     def frozen(self, tower: TowerName, rows: Rows) -> Tensor:
-        """The frozen backbone's feature (b, d), L2-normalised, sharing the work that ``begin`` has done."""
-        return F.normalize(widen(finish(self.backbone.tower(tower), rows, None)[0]), dim=-1)
+        """The frozen backbone's features (b, d) or (c, d), L2-normalised, sharing the work that ``begin`` has done."""
+        run = finish if tower == "image" else finish_text
+        return F.normalize(widen(run(self.backbone.tower(tower), rows, None)[0]), dim=-1)
 
     def predictor(self, classes: Sequence[str], template: str | None = None) -> Predictor:
         """A classifier for any list of class names, from a copy of this method as it is now.
