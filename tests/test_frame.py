@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,7 @@ from rmadapter import frame
 from rmadapter.backbones import Backbone
 from rmadapter.backbones.clip import Block, TowerName
 from rmadapter.method import Method, Output, Teacher
-from rmadapter.methods import method_class, method_names
+from rmadapter.methods import method_class
 from rmadapter.methods.mma import MMA
 from rmadapter.methods.rmadapter import RMAdapter
 from small import small_pair
@@ -22,9 +21,9 @@ from small import small_pair
 CLASSES = ("cat", "red panda", "dog", "owl", "a toad in the hole")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def double() -> Backbone:
-    backbone = copy.deepcopy(small_pair(image_depth=6, text_depth=5)[1])
+    _, backbone = small_pair(image_depth=6, text_depth=5)
     backbone.clip.double()
     return backbone
 
@@ -71,16 +70,13 @@ def kept(method: Method, classes: tuple[str, ...] = CLASSES, images: int = 3) ->
     return sum(x.untyped_storage().nbytes() for x in seen.values())
 
 
-@pytest.mark.parametrize("name", [name for name in method_names() if method_class(name).solved is False])
-@pytest.mark.parametrize("memory", [1, 600_000])
+@pytest.mark.parametrize("name", ["mma", "rmadapter", "coop", "cocoop", "maple"])
+@pytest.mark.parametrize("memory", [1, 100_000])
 def test_text_in_parts_changes_nothing(
     name: str, memory: int, double: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A class at a time, or a few: the same terms (those of local losses too) and gradients."""
     method = method_class(name)(double).double()
-    if not list(method.parameters()):
-        pytest.skip("nothing trains")
-    method.start(CLASSES, double.template)
     whole = values(method)
     parts: list[int] = []
     finish = frame.finish
@@ -94,6 +90,15 @@ def test_text_in_parts_changes_nothing(
     monkeypatch.setattr(frame, "MEMORY", memory)
     same(whole, values(method))
     assert len(parts) > 1 and max(parts) < len(CLASSES) and (memory == 1) == (max(parts) == 1)
+
+
+@pytest.mark.parametrize("name", ["rmadapter", "clip_adapter"])
+def test_pooled_rows_in_parts_change_nothing(name: str, double: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is frozen ends with the last block's pooled rows: behind it, or before it alone is added to."""
+    method = method_class(name)(double, **({"text_blocks": (5, 5)} if name == "rmadapter" else {})).double()
+    whole = values(method)
+    monkeypatch.setattr(frame, "MEMORY", 1)
+    same(whole, values(method))
 
 
 def test_parts_keep_less(double: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +192,7 @@ def test_a_method_that_changes_what_goes_in_runs_its_first_block(double: Backbon
     assert (logits[0] - logits[1]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["rmadapter", "mma", "maple", "promptsrc", "cocoop"])
+@pytest.mark.parametrize("name", ["rmadapter", "mma", "maple", "cocoop"])
 def test_half_precision_is_near_and_finite(name: str) -> None:
     """Losses and norms are summed in float32; what the local losses are of does not overflow."""
     _, backbone = small_pair(image_depth=6, text_depth=5)
@@ -199,7 +204,6 @@ def test_half_precision_is_near_and_finite(name: str) -> None:
         torch.stack(list(terms.values())).sum().backward()
     assert output.features.logits.dtype == torch.float32
     for term, value in terms.items():
-        assert value.dtype == torch.float32 and float(value) == pytest.approx(float(plain[term]), rel=0.1, abs=0.05), (
-            term
-        )
+        near = pytest.approx(float(plain[term].detach()), rel=0.1, abs=0.05)
+        assert value.dtype == torch.float32 and float(value.detach()) == near, term
     assert all(torch.isfinite(p.grad).all() for p in method.parameters() if p.grad is not None)

@@ -46,12 +46,16 @@ class Rows:
 
     def parts(self, most: int) -> Iterator[Rows]:
         """Prompts that have at most so many rows together, one at least; together they are all, in their order here."""
-        if self.packed is None or self.x.shape[1] <= most:
+        if self.packed is None or self.x.shape[1] <= most or not self._whole(self.x):
             yield self
             return
-        for index, packed in self.packed.split(most):
-            past = None if self.past is None else self.past[:, index]
+        for index, prompts, packed in self.packed.split(most):
+            past = None if self.past is None else self.past[:, index if self._whole(self.past) else prompts]
             yield Rows(self.x[:, index], self.at, past, packed)
+
+    def _whole(self, x: Tensor) -> bool:
+        """Are all rows there, not the pooled ones alone?"""
+        return self.packed is None or x.shape[1] == len(self.packed.position)
 
 
 def widen(x: Tensor) -> Tensor:
@@ -146,8 +150,10 @@ def finish_text(
 
 
 def similarity(image: Tensor, text: Tensor) -> Tensor:
-    """Inner products (b, c) of images (b, d) and texts (c, d), or texts of each image (b, c, d)."""
-    return image @ text.T if text.ndim == 2 else (text @ image.unsqueeze(-1)).squeeze(-1)
+    """Inner products (b, c) of images (b, d) and texts (c, d), or texts of each image (b, c, d); float32 at least."""
+    with torch.autocast(image.device.type, enabled=False):  # logits of half precision would lie an eighth apart
+        image, text = widen(image), widen(text)
+        return image @ text.T if text.ndim == 2 else (text @ image.unsqueeze(-1)).squeeze(-1)
 
 
 def _block(tower: Tower, i: int, x: Tensor, u: Tensor, packed: Packed | None) -> Tensor:

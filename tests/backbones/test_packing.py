@@ -55,7 +55,8 @@ def test_every_prompt_is_there(prompts: list[list[int]], cut: bool) -> None:
 def test_a_sequence_in_parts(prompts: list[list[int]], rows: int) -> None:
     ids, packed = pack(padded(prompts))
     found: list[list[int]] = []
-    for index, part in packed.split(rows):
+    for index, place, part in packed.split(rows):
+        assert place == slice(len(found), len(found) + len(part))
         assert len(part) == 1 or len(index) <= rows
         assert torch.equal(part.position, packed.position[index]) and part.total == packed.total
         own = ids[0, index]

@@ -49,10 +49,10 @@ class Packed:
             yield at, count, own
             at += count * own
 
-    def split(self, rows: int) -> Iterator[tuple[Tensor, Packed]]:
-        """Sequences of at most so many rows, of one prompt at least, and the indices (l,) here of the rows of each.
+    def split(self, rows: int) -> Iterator[tuple[Tensor, slice, Packed]]:
+        """Sequences of at most so many rows, of one prompt at least, with the indices here of the rows of each (l,).
 
-        What comes of them one after another is in the order of the prompts here.
+        Its prompts are those of the slice, in the order in which they lie here.
         """
         starts = [at + k * own for at, count, own in self.each() for k in range(count)]
         sizes = [own for count, own in self.groups for _ in range(count)]
@@ -61,18 +61,17 @@ class Packed:
             end, total = first + 1, self.shared + sizes[first]
             while end < len(sizes) and total + sizes[end] <= rows:
                 total, end = total + sizes[end], end + 1
-            yield self._part(first, end, starts[first], sizes[first:end])
+            yield self._part(slice(first, end), starts[first], sizes[first:end])
             first = end
 
-    def _part(self, first: int, end: int, start: int, sizes: list[int]) -> tuple[Tensor, Packed]:
+    def _part(self, prompts: slice, start: int, sizes: list[int]) -> tuple[Tensor, slice, Packed]:
         device = self.position.device
-        shared = torch.arange(self.shared, device=device)
         own = torch.arange(start, start + sum(sizes), device=device)
-        index = torch.cat([shared, own])
+        index = torch.cat([torch.arange(self.shared, device=device), own])
         groups = tuple((sizes.count(size), size) for size in sorted(set(sizes)))
-        last = self.last[first:end] - (start - self.shared)
-        order = torch.arange(end - first, device=device)
-        return index, Packed(self.shared, groups, self.position[index], last, order, self.total, self.whole)
+        last = self.last[prompts] - (start - self.shared)
+        order = torch.arange(len(sizes), device=device)
+        return index, prompts, Packed(self.shared, groups, self.position[index], last, order, self.total, self.whole)
 
 
 def pack(ids: Tensor, cut: bool = True) -> tuple[Tensor, Packed]:
