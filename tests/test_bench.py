@@ -10,6 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from rmadapter.cli import cli
+from rmadapter.data import public_names
+from rmadapter.store import Store
+from trees import every_tree
 
 QUICK = ["--data", "pictograms/plants", "--seeds", "1", "--shots", "1", "--train.epochs", "1"]
 
@@ -57,6 +60,19 @@ def test_reproduce_prints_published_beside_measured(tmp_path: Path) -> None:
     assert "Measured: pictoclip-s (default); pictograms/plants; 16 shots; seeds 1;" in result.stdout
     result = run("reproduce", "rmadapter/base-to-novl", "--out", tmp_path)
     assert result.exit_code == 2 and "did you mean 'base-to-novel'" in result.stderr
+
+
+@pytest.mark.filterwarnings("ignore:.*is not as published")
+def test_the_public_path_over_all_eleven_layouts(tmp_path: Path) -> None:
+    every_tree(tmp_path / "data")
+    result = run(
+        *("bench", "base-to-novel", "--data", "public", "--root", tmp_path / "data", "--seeds", "1"),
+        *("--train.epochs", "1", "--out", tmp_path / "sweep"),
+    )
+    assert result.exit_code == 0, result.output
+    assert len(Store(tmp_path / "sweep").plans()[0].runs) == 22
+    again = run("report", tmp_path / "sweep", "--format", "csv")
+    assert {name for name in public_names() if name in again.stdout} == set(public_names())
 
 
 def test_published_and_measured_stand_in_one_table() -> None:

@@ -22,7 +22,7 @@ LAYERS = [
     {"methods"},
     {"predictor", "adapter", "checkpoint", "solve", "views"},
     {"calibration", "evaluation", "train"},
-    {"recipe", "protocols"},
+    {"recipe", "protocols", "arms"},
     {"store"},
     {"plots", "report"},
     {"run"},

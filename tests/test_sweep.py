@@ -16,6 +16,7 @@ from PIL import Image
 import rmadapter as ra
 from rmadapter import run as runs
 from rmadapter import sweep
+from rmadapter.arms import Arm, arms
 from rmadapter.errors import DataError, SettingError, TrainingError
 from rmadapter.store import Plan, Store, is_done
 from rmadapter.tables import Grid, markdown
@@ -39,8 +40,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 
 def plan(folders: tuple[str, ...], protocol: str = "base-to-novel", **changes: Any) -> Plan:
-    arms = sweep.arms(changes.pop("methods", ["zero_shot", "rmadapter"]), changes.pop("method", {}), QUICK)
-    return sweep.plan(protocol, arms, data=folders, **{"seeds": (1, 2), **changes})
+    methods = arms(changes.pop("methods", ["zero_shot", "rmadapter"]), changes.pop("method", {}), QUICK)
+    return sweep.plan(protocol, methods, data=folders, **{"seeds": (1, 2), **changes})
 
 
 def scores(folder: Path) -> dict[str, Any]:
@@ -188,12 +189,12 @@ def test_mistakes_are_found_before_anything_is_computed(folders: tuple[str, str]
     with pytest.raises(DataError, match="there is no task"):
         plan(("nowhere",))
     with pytest.raises(SettingError, match="no setting 'epoch'"):
-        sweep.plan("few-shot", [sweep.Arm("x", {"method": {"name": "rmadapter"}, "train": {"epoch": 2}})], data=folders)
+        sweep.plan("few-shot", [Arm("x", {"method": {"name": "rmadapter"}, "train": {"epoch": 2}})], data=folders)
 
 
 def test_labels_keep_sweeps_apart(folders: tuple[str, str]) -> None:
-    arms = sweep.arms(["rmadapter"], {}, {"workers": 1, "lr": 0.1})
-    assert [arm.label for arm in arms] == ["rmadapter lr=0.1"] and arms[0].changes["train"]["workers"] == 1
+    chosen = arms(["rmadapter"], {}, {"workers": 1, "lr": 0.1})
+    assert [arm.label for arm in chosen] == ["rmadapter lr=0.1"] and chosen[0].changes["train"]["workers"] == 1
     labels = {run.label for run in plan(folders, shots=(1, 16), seeds=(1,), method={"rank": 4}).runs}
     usual = "epochs=1 batch_size=4"
     assert labels == {
@@ -272,8 +273,8 @@ def test_jobs_share_the_threads_and_may_have_loader_processes_of_their_own(
     import torch
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 6)  # not the machine's cores: a user may allow fewer
-    arms = sweep.arms(["rmadapter"], {}, {**QUICK, "workers": 1})
-    wanted = sweep.plan("base-to-novel", arms, data=folders, seeds=(1,))
+    chosen = arms(["rmadapter"], {}, {**QUICK, "workers": 1})
+    wanted = sweep.plan("base-to-novel", chosen, data=folders, seeds=(1,))
     sweep.run(wanted, tmp_path, jobs=2)
     grid = Grid.read(wanted, Store(tmp_path))
     assert not grid.open and not multiprocessing.active_children()
@@ -297,3 +298,26 @@ def test_two_sweeps_share_a_folder(folders: tuple[str, str], tmp_path: Path) -> 
     assert [process.returncode for process in started] == [0, 0] and tables[0].split("s now")[0]
     sweep.run(plan(folders), tmp_path / "alone")
     assert scores(tmp_path / "both") == scores(tmp_path / "alone")
+
+
+def test_settings_are_chosen_without_a_look_at_test_items(folders: tuple[str, str], tmp_path: Path) -> None:
+    copy = tmp_path / "plants"
+    shutil.copytree(folders[0], copy)
+    task = ra.load_task(str(copy))
+    for item in task.test_items:
+        item.picture.path.write_bytes(b"")  # whoever opens one fails
+    wanted = plan((str(copy),), seeds=(1,), common={"test_on": "val"})
+    sweep.run(wanted, tmp_path / "sweep")
+    results = [Store(tmp_path / "sweep").read(run.id) for run in wanted.runs]
+    assert all(is_done(result, run) for result, run in zip(results, wanted.runs, strict=True))
+    scored = sum(found.images for found in results[0].scores.values())
+    assert scored == len(task.val_items)
+    assert {run.label.partition(" ")[2] for run in wanted.runs if "zero_shot" in run.label} == {
+        "epochs=1 batch_size=4 test_on=val"
+    }
+
+
+def test_the_draw_does_not_depend_on_what_is_scored() -> None:
+    task = ra.load_task("pictograms/plants")
+    assert task.without_test().base().shots(4, 1).train_items == task.base().shots(4, 1).train_items
+    assert not {item.picture.name for item in task.without_test().test} & {item.picture.name for item in task.test}

@@ -54,7 +54,8 @@ def device_of(name: str) -> str:
 
 def load_recipe_task(recipe: Recipe) -> Task:
     """The whole task of a recipe, before it is cut to classes and shots."""
-    return load_task(recipe.data, split_seed=recipe.split_seed, template=recipe.template)
+    task = load_task(recipe.data, split_seed=recipe.split_seed, template=recipe.template)
+    return task.without_test() if recipe.test_on == "val" else task
 
 
 def train(

@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from rmadapter.data.check import Broken, table
 from rmadapter.errors import DataError, UserError
 from rmadapter.files import write_json, write_text
+from rmadapter.methods import method_class
 from rmadapter.protocols import Classes
 from rmadapter.settings import Settings
 
@@ -164,7 +165,9 @@ def digest(content: Any) -> str:
 def decides(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """What of a recipe decides a run, beside the backbone's weights and the data: no place, no number of workers."""
     kept = {key: value for key, value in recipe.items() if key not in ("data", "backbone", "pretrained")}
-    return {**kept, "train": {key: value for key, value in recipe["train"].items() if key != "workers"}}
+    method = method_class(recipe["method"]).Settings.parse(recipe["method_settings"], f"method {recipe['method']}")
+    train = {key: value for key, value in recipe["train"].items() if key != "workers"}
+    return {**kept, "method_settings": method.decisive(), "train": train}
 
 
 def run_id(recipe: Mapping[str, Any], backbone: str, split: str) -> str:

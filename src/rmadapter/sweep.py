@@ -10,12 +10,12 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path, PurePath
 from typing import Any
 
 from rmadapter import adapter, protocols, provenance
+from rmadapter.arms import Arm
 from rmadapter.data.task import Task
 from rmadapter.errors import SettingError, UserError
 from rmadapter.kit import Kit
@@ -26,38 +26,6 @@ POLL = 0.5
 """Seconds between two looks at what other processes do."""
 SECONDS = ("setup", "train", "evaluate")
 """What a run's time is spent on."""
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A method with changed settings, under the label that tables show."""
-
-    label: str
-    changes: Mapping[str, Any]
-    """As ``recipe.resolve`` takes them: top-level keys, and the tables ``method`` and ``train``."""
-
-
-def arms(methods: Sequence[str], method: Mapping[str, Any], train: Mapping[str, Any]) -> list[Arm]:
-    """A labelled arm a method; settings of methods go to those that have them.
-
-    Raises:
-        SettingError: for no method, or a setting that none of them has.
-    """
-    from rmadapter.methods import method_class, method_names
-
-    if not methods:
-        raise SettingError("no methods are named", allowed=", ".join(method_names()))
-    has = {name: set(method_class(name).Settings.model_fields) for name in methods}
-    for key in method:
-        if not any(key in names for names in has.values()):
-            raise SettingError(f"none of the methods has a setting {key!r}", got=", ".join(methods))
-    made = []
-    for name in methods:
-        own = {key: value for key, value in method.items() if key in has[name]}
-        telling = {key: value for key, value in {**own, **train}.items() if key != "workers"}  # which change no score
-        changed = " ".join(f"{key}={value}" for key, value in telling.items())
-        made.append(Arm(f"{name} {changed}".strip(), {"method": {"name": name, **own}, "train": dict(train)}))
-    return made
 
 
 def plan(
@@ -98,7 +66,10 @@ def plan(
 
 def _unusual(protocol: str, recipe: Recipe) -> list[str]:
     """What a label must say so that sweeps into one folder do not mix."""
-    found = {key: getattr(recipe, key) for key in ("backbone", "pretrained", "template", "split_seed", "skip_broken")}
+    found = {
+        key: getattr(recipe, key)
+        for key in ("backbone", "pretrained", "template", "split_seed", "skip_broken", "test_on")
+    }
     if (recipe.shots,) != protocols.protocol(protocol).default_shots[:1] and protocol != "few-shot":
         found["shots"] = recipe.shots
     usual = {key: field.default for key, field in Recipe.model_fields.items()}

@@ -34,6 +34,8 @@ from rmadapter.solve import solve
 from rmadapter.views import Seen, Views
 
 STEPS, SHOTS, FIT = "steps.jsonl", "shots.json", "fit.json"
+SAVING = 20
+"""Between two checkpoints passes so many times what a checkpoint takes to write: at 1 shot an epoch is one step."""
 
 
 class TrainSettings(Settings):
@@ -170,6 +172,7 @@ class _Run:
         self.batches = [order(len(task.train), settings.batch_size, settings.seed, e) for e in range(settings.epochs)]
         self.steps = sum(map(len, self.batches)) if self.parameters else 0
         self.first_epoch, self.spent = 0, 0.0
+        self.next_save = 0.0
         if self.parameters:
             self.accelerator, self.optimizer = _prepare(method, settings, self.parameters)
             if resume and folder is not None:
@@ -213,9 +216,11 @@ class _Run:
 
     def _after_epoch(self, done: int, seconds: float) -> None:
         self.method.after_epoch(done, self.settings.epochs)
-        if self.folder and done < self.settings.epochs:
-            scaler = self.accelerator.scaler
+        if self.folder and done < self.settings.epochs and time.perf_counter() >= self.next_save:
+            begun, scaler = time.perf_counter(), self.accelerator.scaler
             checkpoint.save(self.folder, self.method, self.optimizer, scaler, done, seconds, self._identity())
+            saved = time.perf_counter()
+            self.next_save = saved + SAVING * (saved - begun)
 
     def _stream(self) -> Iterator[tuple[int, int, Seen]]:
         """(epoch, step within it, batch) for all that is still to do."""
@@ -273,7 +278,7 @@ class _Run:
     def _identity(self) -> str:
         """Hash of all that decides the result, so that no other run's checkpoint is gone on with."""
         content = {
-            "method": [self.method.name, self.method.settings.plain(), self.method.seed],
+            "method": [self.method.name, self.method.settings.decisive(), self.method.seed],
             "train": self.settings.model_dump(exclude={"workers"}),
             "task": self.task.sha256(),
             "backbone": self.method.backbone.sha256,

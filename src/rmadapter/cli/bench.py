@@ -11,7 +11,7 @@ import click
 from rmadapter.cli.options import GO_ON, GroupedCommand, device_option, peek, root_option, setting_options, split_list
 from rmadapter.errors import UserError
 
-COMMON = ("backbone", "pretrained", "split_seed", "skip_broken", "template")
+COMMON = ("backbone", "pretrained", "split_seed", "skip_broken", "template", "test_on")
 """Keys of a recipe that all runs of a sweep share."""
 
 
@@ -39,6 +39,12 @@ class BenchCommand(GroupedCommand):
 @click.argument("protocol")
 @click.option("--methods", default="zero_shot,rmadapter", show_default=True, help="Names, separated by commas.")
 @click.option(
+    "--arms",
+    "experiment",
+    type=click.Path(path_type=Path),
+    help="In place of --methods: a TOML file with [[arms]], methods with settings and grids of them.",
+)
+@click.option(
     "--data",
     default="pictograms",
     show_default=True,
@@ -54,6 +60,7 @@ class BenchCommand(GroupedCommand):
 def bench(
     protocol: str,
     methods: str,
+    experiment: Path | None,
     data: str,
     source: str | None,
     seeds: str,
@@ -73,10 +80,9 @@ def bench(
     from rmadapter.run import device_of
 
     changes = changes_of(options)
-    arms = sweep.arms(split_list(methods), changes.pop("method"), changes.pop("train"))
     plan = sweep.plan(
         protocol,
-        arms,
+        _arms(methods, experiment, changes.pop("method"), changes.pop("train")),
         data=split_list(data),
         source=source,
         seeds=numbers("--seeds", seeds, least=0),
@@ -85,6 +91,17 @@ def bench(
         device=device_of(device),
     )
     complain(compute(plan, out, jobs, device_of(device)))
+
+
+def _arms(methods: str, experiment: Path | None, method: dict[str, Any], train: dict[str, Any]) -> list[Any]:
+    from rmadapter import arms
+
+    if experiment is None:
+        return arms.arms(split_list(methods), method, train)
+    chosen = click.get_current_context().get_parameter_source("methods")
+    if method or train or chosen is not click.core.ParameterSource.DEFAULT:
+        raise click.UsageError("--arms has the methods and their settings: write them into its file")
+    return arms.read(experiment)
 
 
 def compute(plan: Any, out: Path, jobs: int, device: str) -> Any:

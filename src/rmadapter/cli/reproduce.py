@@ -30,13 +30,14 @@ def reproduce(
 ) -> None:
     """Run METHOD/PROTOCOL, such as rmadapter/base-to-novel, and print published beside measured numbers."""
     from rmadapter import recipes, sweep
+    from rmadapter.arms import arms
     from rmadapter.run import device_of
 
     method, _, protocol = recipe.partition("/")
     protocol = protocol or "base-to-novel"
     plan = sweep.plan(
         protocol,
-        sweep.arms([method], {}, {}),
+        arms([method], {}, {}),
         data=split_list(data),
         seeds=numbers("--seeds", seeds, least=0),
         common={"backbone": backbone, "pretrained": pretrained},
