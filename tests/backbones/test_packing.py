@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rmadapter.backbones.clip import pooled_rows
-from rmadapter.backbones.packing import attend, pack
+from rmadapter.backbones.packing import attend, attend_last, pack
 from small import small_pair
 
 END = 99
@@ -18,6 +18,8 @@ PROMPTS = {
     "the same twice": [[1, 5, 6, END], [1, 5, 6, END]],
     "nothing shared": [[1, 5, END], [2, 5, 7, 8, END], [3, END]],
     "the end alone": [[END], [1, END]],
+    "many of a length": [[1, 5, *range(6, 6 + n), END] for n in (2, 2, 2, 1, 3, 2)]
+    + [[1, 5, 9, 10 + n, END] for n in range(40)],
 }
 
 
@@ -34,8 +36,8 @@ def rows_of(packed_rows: Tensor, prompts: list[list[int]], cut: bool) -> list[Te
     """Each prompt's rows (l, …) out of a sequence (1, l, …)."""
     ids = padded(prompts)
     _, packed = pack(ids, cut)
-    own = [packed_rows[0, at + k * n : at + (k + 1) * n] for at, count, n in packed.each() for k in range(count)]
-    return [torch.cat([packed_rows[0, : packed.shared], own[place]]) for place in packed.order.tolist()]
+    shared, *own = packed_rows[0].split([packed.shared, *packed.sizes])
+    return [torch.cat([shared, own[place]]) for place in packed.order.tolist()]
 
 
 @pytest.mark.parametrize("cut", [True, False])
@@ -59,10 +61,9 @@ def test_a_sequence_in_parts(prompts: list[list[int]], rows: int) -> None:
         assert place == slice(len(found), len(found) + len(part))
         assert len(part) == 1 or len(index) <= rows
         assert torch.equal(part.position, packed.position[index]) and part.total == packed.total
-        own = ids[0, index]
-        for at, count, n in part.each():
-            found += [own[: part.shared].tolist() + own[at + k * n : at + (k + 1) * n].tolist() for k in range(count)]
-        assert (own[part.last] == END).all()
+        shared, *own = ids[0, index].split([part.shared, *part.sizes])
+        found += [torch.cat([shared, each]).tolist() for each in own]
+        assert (ids[0, index][part.last] == END).all()
     assert [found[place] for place in packed.order.tolist()] == prompts
 
 
@@ -72,8 +73,8 @@ def test_attention_and_its_gradient(prompts: list[list[int]]) -> None:
     generator = torch.Generator().manual_seed(0)
     shape = (3, 2, ids.shape[1], 2, 4)  # q, k, v; sequences, rows, heads, channels
     given = torch.randn(shape, dtype=torch.float64, generator=generator).requires_grad_()
-    out = attend(*given, packed)
-    last = attend(given[0][:, packed.last], given[1], given[2], packed, pooled=True)
+    out = attend(given.movedim(0, 2), packed)
+    last = attend_last(given[0][:, packed.last], given[1:].movedim(0, 2), packed)
     weights = torch.randn(out.shape, dtype=torch.float64, generator=generator)
     (grad,) = torch.autograd.grad((out * weights).sum() + last.sum(), given)
     wanted, done = torch.zeros_like(grad), torch.zeros(ids.shape[1], dtype=torch.bool)

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rmadapter.backbones.packing import Packed, attend
+from rmadapter.backbones.packing import Packed, attend, attend_last
 
 TowerName = Literal["image", "text"]
 TOWERS: tuple[TowerName, TowerName] = ("image", "text")
@@ -83,10 +83,10 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, u: Tensor, packed: Packed | None = None) -> Tensor:
         """All rows: (b, l, w) to (b, l, w); those of a text tower may be ``packed``."""
-        q, k, v = self._heads(self.qkv(u), 3)
+        qkv = self._heads(self.qkv(u), 3)
         if packed is not None:
-            return self._finish(x, attend(q, k, v, packed))
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (b, heads, l, w / heads)
+            return self._finish(x, attend(qkv, packed))
+        q, k, v = qkv.transpose(1, 3).unbind(2)  # (b, heads, l, w / heads)
         attended = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return self._finish(x, attended.transpose(1, 2).flatten(2))
 
@@ -97,16 +97,16 @@ class Block(nn.Module):
         width = x.shape[-1]
         q_weight, kv_weight = self.qkv.weight.split([width, 2 * width])
         q_bias, kv_bias = self.qkv.bias.split([width, 2 * width])
-        (q,) = self._heads(F.linear(pooled_rows(u, packed), q_weight, q_bias), 1)
-        k, v = self._heads(F.linear(u, kv_weight, kv_bias), 2)
+        q = self._heads(F.linear(pooled_rows(u, packed), q_weight, q_bias), 1)
+        kv = self._heads(F.linear(u, kv_weight, kv_bias), 2)
         if packed is not None:
-            return self._finish(pooled_rows(x, packed), attend(q, k, v, packed, pooled=True))
-        attended = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+            return self._finish(pooled_rows(x, packed), attend_last(q[:, :, 0], kv, packed))
+        k, v = kv.transpose(1, 3).unbind(2)
+        attended = F.scaled_dot_product_attention(q[:, :, 0].transpose(1, 2), k, v)
         return self._finish(pooled_rows(x), attended.transpose(1, 2).flatten(2))
 
-    def _heads(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
-        each: tuple[Tensor, ...] = x.unflatten(-1, (parts, self.heads, -1)).unbind(2)  # (b, l, heads, w / heads)
-        return each
+    def _heads(self, x: Tensor, parts: int) -> Tensor:
+        return cast(Tensor, x.unflatten(-1, (parts, self.heads, -1)))  # (b, l, parts, heads, w / heads)
 
     def _finish(self, x: Tensor, attended: Tensor) -> Tensor:
         x = x + self.out(attended)

@@ -2,17 +2,37 @@
 
 Attention is causal, so a row depends on those before it alone: rows that begin every prompt are the same in all of them
 and are computed once, and rows behind the pooled one are left out. No prompt is padded: shorter ones come first, and
-attention runs over those of one length at a time.
+attention runs over tiles of prompts of one length, in which a mask keeps them apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+TILE = 32
+"""Rows of a tile, about: products of prompts of a few rows each would be too small to be quick."""
+
+
+class Tile(NamedTuple):
+    """Tiles that are alike, one behind the other: ``times`` times ``prompts`` prompts of ``own`` rows."""
+
+    times: int
+    prompts: int
+    own: int
+    mask: Tensor
+    """(prompts own, p + prompts own) True where a row sees a shared one, or one of the tile's."""
+
+    @property
+    def rows(self) -> int:
+        """Of all of these tiles."""
+        return self.times * self.prompts * self.own
 
 
 @dataclass(frozen=True)
@@ -20,9 +40,9 @@ class Packed:
     """Where the rows of c prompts lie in a sequence of l rows."""
 
     shared: int
-    """Rows that every prompt begins with; they come first."""
-    groups: tuple[tuple[int, int], ...]
-    """Prompts one after another as (how many, own rows of each), those with fewer rows first."""
+    """p: rows that every prompt begins with; they come first."""
+    tiles: tuple[Tile, ...]
+    """The prompts' own rows, prompt after prompt, those with fewer rows first."""
     position: Tensor
     """(l,) a row's place in its prompt."""
     last: Tensor
@@ -38,40 +58,35 @@ class Packed:
         return len(self.last)
 
     @property
+    def sizes(self) -> list[int]:
+        """Own rows of every prompt, as they lie here."""
+        return [tile.own for tile in self.tiles for _ in range(tile.times * tile.prompts)]
+
+    @property
     def weight(self) -> Tensor:
         """(l,) how many prompts have a row: all of them the shared ones."""
         return 1.0 + (len(self) - 1) * (torch.arange(len(self.position), device=self.position.device) < self.shared)
-
-    def each(self) -> Iterator[tuple[int, int, int]]:
-        """The groups as (first row, prompts, own rows of each)."""
-        at = self.shared
-        for count, own in self.groups:
-            yield at, count, own
-            at += count * own
 
     def split(self, rows: int) -> Iterator[tuple[Tensor, slice, Packed]]:
         """Sequences of at most so many rows, of one prompt at least, with the indices here of the rows of each (l,).
 
         Its prompts are those of the slice, in the order in which they lie here.
         """
-        starts = [at + k * own for at, count, own in self.each() for k in range(count)]
-        sizes = [own for count, own in self.groups for _ in range(count)]
-        first = 0
+        sizes, first, start = self.sizes, 0, self.shared
         while first < len(sizes):
-            end, total = first + 1, self.shared + sizes[first]
-            while end < len(sizes) and total + sizes[end] <= rows:
-                total, end = total + sizes[end], end + 1
-            yield self._part(slice(first, end), starts[first], sizes[first:end])
-            first = end
+            end, stop = first + 1, start + sizes[first]
+            while end < len(sizes) and self.shared + stop - start + sizes[end] <= rows:
+                end, stop = end + 1, stop + sizes[end]
+            yield self._part(slice(first, end), start, sizes[first:end])
+            first, start = end, stop
 
     def _part(self, prompts: slice, start: int, sizes: list[int]) -> tuple[Tensor, slice, Packed]:
         device = self.position.device
         own = torch.arange(start, start + sum(sizes), device=device)
         index = torch.cat([torch.arange(self.shared, device=device), own])
-        groups = tuple((sizes.count(size), size) for size in sorted(set(sizes)))
-        last = self.last[prompts] - (start - self.shared)
-        order = torch.arange(len(sizes), device=device)
-        return index, prompts, Packed(self.shared, groups, self.position[index], last, order, self.total, self.whole)
+        last, order = self.last[prompts] - (start - self.shared), torch.arange(len(sizes), device=device)
+        tiles = _tiles(sizes, self.shared, device)
+        return index, prompts, Packed(self.shared, tiles, self.position[index], last, order, self.total, self.whole)
 
 
 def pack(ids: Tensor, cut: bool = True) -> tuple[Tensor, Packed]:
@@ -85,56 +100,73 @@ def pack(ids: Tensor, cut: bool = True) -> tuple[Tensor, Packed]:
     shared = min(int(alike.sum()), int(pool.min()))
     sizes = pool + 1 - shared if cut else torch.full_like(pool, ids.shape[1] - shared)
     sizes, prompts = sizes.sort(stable=True)
-    own, counts = sizes.unique_consecutive(return_counts=True)
-    groups = tuple(zip(counts.tolist(), own.tolist(), strict=True))
     starts = shared + sizes.cumsum(0) - sizes
-    position = torch.arange(int(sizes.sum()), device=ids.device) + shared
-    position = shared + position - starts.repeat_interleave(sizes)
+    row = torch.arange(shared, shared + int(sizes.sum()), device=ids.device)
+    position = shared + row - starts.repeat_interleave(sizes)
     taken = ids[prompts.repeat_interleave(sizes), position]
     position = torch.cat([torch.arange(shared, device=ids.device), position])
     last, total = starts + pool[prompts] - shared, int(sizes.sum()) + shared * len(ids)
-    packed = Packed(shared, groups, position, last, prompts.argsort(), total, not cut)
+    tiles = _tiles(sizes.tolist(), shared, ids.device)
+    packed = Packed(shared, tiles, position, last, prompts.argsort(), total, not cut)
     return torch.cat([ids[0, :shared], taken])[None], packed
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, packed: Packed, pooled: bool = False) -> Tensor:
-    """Causal attention within every prompt.
+def _tiles(sizes: Sequence[int], shared: int, device: torch.device) -> tuple[Tile, ...]:
+    """Prompts with so many rows of their own, in ascending order, as tiles; those left over make a smaller one."""
+    found = []
+    for own, group in groupby(sizes):
+        count, most = len(list(group)), max(1, TILE // own)
+        for times, prompts in ((count // most, most), (1, count % most)):
+            if times and prompts:
+                row = torch.arange(prompts * own, device=device)
+                sees = (row <= row[:, None]) & (row // own == row[:, None] // own)
+                found.append(Tile(times, prompts, own, F.pad(sees, (shared, 0), value=True)))
+    return tuple(found)
 
-    Args:
-        q: (b, l, heads, channels); where ``pooled``, (b, c, heads, channels) of the prompts' last rows alone.
-        k, v: (b, l, heads, channels).
 
-    Returns:
-        As q, with heads and channels as one dimension.
-    """
-    p, found, done = packed.shared, list[Tensor](), 0
-    if p and not pooled:
-        q0, k0, v0 = (x[:, :p].transpose(1, 2) for x in (q, k, v))  # (b, heads, p, channels)
-        found.append(_joined(F.scaled_dot_product_attention(q0, k0, v0, is_causal=True)))
-        done = p
-    for at, count, own in packed.each():
-        rows = 1 if pooled else own
-        mask = None if pooled else torch.ones(own, p + own, dtype=torch.bool, device=q.device).tril(p)
-        key, value = (
-            torch.cat([_repeat(x[:, :p], count), _prompts(x[:, at : at + count * own], count)], dim=1) for x in (k, v)
-        )
-        query = _prompts(q[:, done : done + count * rows], count).transpose(1, 2)  # (b count, heads, rows, channels)
-        out = F.scaled_dot_product_attention(query, key.transpose(1, 2), value.transpose(1, 2), attn_mask=mask)
-        found.append(_joined(out).reshape(len(q), count * rows, -1))
-        done += count * rows
+def attend(qkv: Tensor, packed: Packed) -> Tensor:
+    """Causal attention within every prompt: (b, l, 3, heads, channels) to (b, l, w)."""
+    shared, *own = qkv.split([packed.shared, *(tile.rows for tile in packed.tiles)], dim=1)
+    q, *before = shared.unbind(2)
+    found = []
+    if packed.shared:
+        q, k, v = (x.transpose(1, 2) for x in (q, *before))
+        found.append(_joined(F.scaled_dot_product_attention(q, k, v, is_causal=True)))
+    for tile, rows in zip(packed.tiles, own, strict=True):
+        q, *seen = _apart(rows, tile).unbind(2)
+        found.append(_attend(q, before, seen, tile.mask).reshape(len(qkv), tile.rows, -1))
     return torch.cat(found, dim=1)
+
+
+def attend_last(q: Tensor, kv: Tensor, packed: Packed) -> Tensor:
+    """The same for the prompts' last rows alone: q (b, c, heads, channels), kv (b, l, 2, …) to (b, c, w)."""
+    shared, *own = kv.split([packed.shared, *(tile.rows for tile in packed.tiles)], dim=1)
+    last = q.split([tile.times * tile.prompts for tile in packed.tiles], dim=1)
+    found = []
+    for tile, rows, asked in zip(packed.tiles, own, last, strict=True):
+        mask = tile.mask[tile.own - 1 :: tile.own]
+        out = _attend(_apart(asked, tile), shared.unbind(2), _apart(rows, tile).unbind(2), mask)
+        found.append(out.reshape(len(q), tile.times * tile.prompts, -1))
+    return torch.cat(found, dim=1)
+
+
+def _attend(q: Tensor, before: Sequence[Tensor], seen: Sequence[Tensor], mask: Tensor) -> Tensor:
+    """Of the rows of tiles: keys and values of shared rows (b, p, …) stand before those of each tile (b times, …)."""
+    times = len(q) // len(before[0])
+    k, v = (torch.cat([_repeat(x, times), y], dim=1).transpose(1, 2) for x, y in zip(before, seen, strict=True))
+    return _joined(F.scaled_dot_product_attention(q.transpose(1, 2), k, v, attn_mask=mask))
+
+
+def _repeat(x: Tensor, times: int) -> Tensor:
+    """(b, …) to (b times, …), every one of b so many times."""
+    return x.unsqueeze(1).expand(-1, times, *x.shape[1:]).flatten(0, 1)
+
+
+def _apart(x: Tensor, tile: Tile) -> Tensor:
+    """(b, times l, …) to (b times, l, …)."""
+    return x.reshape(len(x) * tile.times, -1, *x.shape[2:])
 
 
 def _joined(x: Tensor) -> Tensor:
     """(b, heads, l, channels) to (b, l, w)."""
     return x.transpose(1, 2).flatten(2)
-
-
-def _prompts(x: Tensor, count: int) -> Tensor:
-    """(b, count l, …) to (b count, l, …)."""
-    return x.reshape(len(x) * count, -1, *x.shape[2:])
-
-
-def _repeat(x: Tensor, count: int) -> Tensor:
-    """(b, l, …) to (b count, l, …), every one of b ``count`` times."""
-    return x.unsqueeze(1).expand(-1, count, *[-1] * (x.ndim - 1)).flatten(0, 1)
