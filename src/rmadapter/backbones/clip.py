@@ -113,17 +113,12 @@ class Block(nn.Module):
         hidden = self.ln_2(x)
         if self.activation == "gelu":
             return cast(Tensor, x + self.proj(F.gelu(self.fc(hidden))))
-        # h sigmoid(a h) is silu(a h) / a. The products take the factors, so that one pass over the wide rows is left,
-        # and one tensor of them is kept for the backward pass.
-        hidden = _product(hidden, self.fc.weight, QUICK * self.fc.bias, QUICK)
-        hidden = F.silu(hidden, inplace=not hidden.requires_grad)
-        return x + _product(hidden, self.proj.weight, self.proj.bias, 1 / QUICK)
-
-
-def _product(x: Tensor, weight: Tensor, bias: Tensor, scale: float) -> Tensor:
-    """A linear layer whose product is scaled, in one pass: scale x W^T + b."""
-    product: Tensor = torch.addmm(bias, x.flatten(0, -2), weight.T, alpha=scale).unflatten(0, x.shape[:-1])
-    return product
+        # h sigmoid(a h) is silu(a h) / a. The first factor goes into the product and the second into the sum, so that one
+        # pass over the wide rows is left, and one tensor of them is kept for the backward pass.
+        wide = torch.addmm(QUICK * self.fc.bias, hidden.flatten(0, -2), self.fc.weight.T, alpha=QUICK)
+        wide = F.silu(wide, inplace=not wide.requires_grad)
+        product = F.linear(wide, self.proj.weight).unflatten(0, x.shape[:-1])
+        return torch.add(x, product, alpha=1 / QUICK).add_(self.proj.bias)
 
 
 def pooled_rows(x: Tensor, packed: Packed | None = None) -> Tensor:
