@@ -10,9 +10,14 @@ A method touches a tower at one of three seams and is the identity at each until
   computed from the block's normalised input u = ln_1(x).
 * ``head(image, text)``: pooled features to normalised features and logits.
 
-The frame (``frame.py``), not the method, runs the blocks. So it can do less work with the same result: text is cut
-behind the last row that is read, blocks below the first one that a method touches run without a gradient (for text once
-per class list), and the last block computes only the row that is pooled.
+Rows of images come as one sequence an image. Those of text come as one sequence for all prompts (where text depends on
+the image, one an image): first the rows that all prompts begin with, then each prompt's own, prompt after prompt. So a
+seam may write rows at the beginning, which are the same for all classes, and must treat all others alike.
+
+The frame (``frame.py``), not the method, runs the blocks. So it can do less work with the same result: rows that prompts
+share are computed once, and those behind the last row that is read not at all; blocks below the first one that a method
+touches run without a gradient, and so does that one where the method only adds to its output (for text once per class
+list, for images that are not augmented once a run); and the last block computes only the rows that are pooled.
 """
 
 from __future__ import annotations
@@ -139,7 +144,7 @@ class Method(nn.Module):
         """Seam 1: rows (b, l, w) that enter the tower.
 
         Args:
-            image: with ``conditional_text``, the pooled feature (b, d), not normalised, of each prompt's image.
+            image: with ``conditional_text``, the pooled feature (b, d), not normalised, of each sequence's image.
         """
         return x
 
@@ -148,13 +153,14 @@ class Method(nn.Module):
         return x
 
     def beside(self, tower: TowerName, i: int, u: Tensor) -> Tensor | None:
-        """Seam 2b: what is added to block ``i``'s output, from its normalised input; the last block has one row."""
+        """Seam 2b: what is added to block ``i``'s output, from its normalised input; of the last block, pooled rows."""
         return None
 
     def local(self, tower: TowerName, i: int, x: Tensor, u: Tensor) -> Tensor | None:
         """A loss of block ``i`` alone, one value a row (b, l), from all rows of its input x and u = ln_1(x).
 
-        Called in training only. The frame takes the mean over valid rows and sums over blocks.
+        Called in training only. The frame takes the mean over rows, counts those that prompts share for each of them,
+        and sums over blocks.
         """
         return None
 
