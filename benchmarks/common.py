@@ -59,6 +59,7 @@ def medians(times: Times) -> dict[str, float]:
 
 def fresh(script: str, what: Mapping[str, Any]) -> dict[str, Any]:
     """What a script, given ``--fresh``, prints as its last line in a process of its own."""
+    trim()
     run = subprocess.run([sys.executable, script, "--fresh", json.dumps(what)], capture_output=True, text=True)
     if run.returncode:
         raise RuntimeError(f"{what}: exit code {run.returncode}\n{run.stderr[-2000:]}")
@@ -66,10 +67,15 @@ def fresh(script: str, what: Mapping[str, Any]) -> dict[str, Any]:
     return answer
 
 
+def trim() -> None:
+    """Give back what was freed: after building a model, and before another process needs it."""
+    gc.collect()
+    ctypes.CDLL(ctypes.util.find_library("c")).malloc_trim(0)
+
+
 def memory(step: Callable[[], object], steps: int = 2) -> dict[str, float]:
     """MiB that steps need at most beyond what the process holds before them, and in all. For a fresh process."""
-    gc.collect()
-    ctypes.CDLL(ctypes.util.find_library("c")).malloc_trim(0)  # what building the model has freed
+    trim()
     provenance.reset_peak_memory("cpu")
     before = provenance.peak_memory("cpu")
     for _ in range(steps):

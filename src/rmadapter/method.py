@@ -11,13 +11,13 @@ A method touches a tower at one of three seams and is the identity at each until
 * ``head(image, text)``: pooled features to normalised features and logits.
 
 Rows of images come as one sequence an image. Those of text come as one sequence for all prompts (where text depends on
-the image, one an image): first the rows that all prompts begin with, then each prompt's own, prompt after prompt. So a
-seam may write rows at the beginning, which are the same for all classes, and must treat all others alike.
+the image, one an image): first the rows that all prompts begin with, then each prompt's own, one prompt after another.
+So a seam may write rows at the beginning, which are the same for all classes, and must treat all others alike.
 
-The frame (``frame.py``), not the method, runs the blocks. So it can do less work with the same result: rows that prompts
-share are computed once, and those behind the last row that is read not at all; blocks below the first one that a method
-touches run without a gradient, and so does that one where the method only adds to its output (for text once per class
-list, for images that are not augmented once a run); and the last block computes only the rows that are pooled.
+The frame (``frame.py``), not the method, runs the blocks. So it can do less work with the same result: rows that
+prompts share are computed once, and those behind the last row that is read not at all. Blocks below the first one that
+a method touches run without a gradient, and so does that one where the method only adds to its output: for text once
+per class list, for images that are not augmented once a run. And the last block computes only the rows that are pooled.
 """
 
 from __future__ import annotations

@@ -113,8 +113,8 @@ class Block(nn.Module):
         hidden = self.ln_2(x)
         if self.activation == "gelu":
             return cast(Tensor, x + self.proj(F.gelu(self.fc(hidden))))
-        # h sigmoid(a h) is silu(a h) / a. The first factor goes into the product and the second into the sum, so that one
-        # pass over the wide rows is left, and one tensor of them is kept for the backward pass.
+        # h sigmoid(a h) is silu(a h) / a. The product takes the first factor and the sum the second, so that one pass
+        # over the wide rows is left, and one tensor of them is kept for the backward pass.
         wide = torch.addmm(QUICK * self.fc.bias, hidden.flatten(0, -2), self.fc.weight.T, alpha=QUICK)
         wide = F.silu(wide, inplace=not wide.requires_grad)
         product = F.linear(wide, self.proj.weight).unflatten(0, x.shape[:-1])
