@@ -1,4 +1,4 @@
-.PHONY: check test golden readme
+.PHONY: check test golden bench readme
 
 check:  ## format, lint, types
 	ruff format --check .
@@ -13,3 +13,7 @@ golden:  ## our numbers against the published implementations'
 
 readme:  ## README's table of results, from results/pictograms
 	python tools/readme_table.py --write
+
+bench:  ## speed and memory, in a short form
+	for name in step parts rate whole_run predict; do python benchmarks/$$name.py --short || exit 1; done
+	python benchmarks/scenes.py

@@ -20,7 +20,7 @@ LAYERS = [
     {"frame"},
     {"method"},
     {"methods"},
-    {"predictor", "adapter", "checkpoint", "solve"},
+    {"predictor", "adapter", "checkpoint", "solve", "views"},
     {"calibration", "evaluation", "train"},
     {"recipe", "protocols", "arms"},
     {"store"},

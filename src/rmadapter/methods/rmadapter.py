@@ -128,6 +128,7 @@ class RMAdapter(Method):
         self.image, self.text = self._tower("image"), self._tower("text")
         longest = max(len(self.image), len(self.text))
         self.middle = nn.ModuleList(linear(s.rank, s.rank) for _ in range(longest if s.cross_modal_shared else 0))
+        self.local_detached = s.detach
         self.whole_text = s.text_tokens == "all" and s.reconstruction_text > 0
         self.needs_teacher = s.consistency_image > 0 or s.consistency_text > 0 or s.retention > 0
 
@@ -167,8 +168,8 @@ class RMAdapter(Method):
             rebuilt, target = branch.rebuild(widen(u)), widen(target)
             if s.objective == "cosine":
                 return 1 - F.cosine_similarity(rebuilt, target, dim=-1)
-            error = rebuilt - target
-            return (error.square() if s.objective == "l2" else error.abs()).mean(dim=-1)
+            measure = F.mse_loss if s.objective == "l2" else F.l1_loss
+            return measure(rebuilt, target, reduction="none").mean(dim=-1)
 
     def terms(self, output: Output, labels: Tensor, teacher: Teacher | None) -> dict[str, Tensor]:
         s, terms = self.settings, super().terms(output, labels, teacher)
