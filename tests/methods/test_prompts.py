@@ -129,8 +129,8 @@ def test_names_that_leave_no_room_are_an_error(small: Backbone, name: str) -> No
     build(name, small, length=60).begin_text(["cat"])
     with pytest.raises(BackboneError, match="too long"):
         build(name, small, length=60).begin_text(["a long name that goes on and on and on and on and on and on"])
-    with pytest.raises(BackboneError, match="too long"):
-        build(name, small, length=75).begin_text(["cat"])
+    with pytest.raises(SettingError, match=r"no room for a class name.*\n.*75\n.*1 to 74"):
+        build(name, small, length=75)
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,13 @@ class ContextMethod(Method):
     settings: ContextSettings
 
     def build(self) -> None:
+        room = self.backbone.shape.context - 3  # start, a name of one token, end
+        if self.settings.length > room:
+            raise SettingError(
+                f"a context of that length leaves no room for a class name in {self.backbone.name}",
+                got=self.settings.length,
+                allowed=f"1 to {room}",
+            )
         self.context = nn.Parameter(self._first(self.template))
 
     def random_rows(self, tower: TowerName) -> nn.Parameter:
