@@ -354,3 +354,11 @@ def test_the_plots_show_what_was_scored(shipped: Study, tmp_path: Path) -> None:
     for name in ("weights", "lengths"):
         with Image.open(tmp_path / f"{name}.png") as image:
             assert image.width > 500 and len(image.convert("RGB").getcolors(10**6)) > 20
+
+
+def test_what_the_disk_failed_is_waited_for_and_what_diverged_is_not(shipped: Study) -> None:
+    run = SimpleNamespace(label="x", recipe={"data": "a", "seed": 1})
+    why = ["the loss is not finite at step 3 of 600", "OSError: no space left on device"]
+    grid: Any = SimpleNamespace(open=[run, run, run], failed=[(run, each) for each in why])
+    part = results.Part(shipped.stage("both"), "usual", grid, {})
+    assert part.waiting == 2 and part.failures[1] == "x, a, seed 1: OSError: no space left on device"

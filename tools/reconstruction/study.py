@@ -38,8 +38,8 @@ def run(study: Study, names: Sequence[str], out: Path, jobs: int = 1, device: st
     """Compute stages, in their order.
 
     Raises:
-        UserError: for an unknown stage, one that starts from what is not chosen yet, or runs that failed. A candidate
-            that diverges is no failure: it is not chosen.
+        UserError: for an unknown stage, one that starts from what is not chosen yet, or runs that failed. What
+            diverges is no failure: it is not chosen, and has no score.
     """
     wanted = [stage.name for stage in study.stages] if "all" in names else [study.stage(name).name for name in names]
     chosen = Chosen()
@@ -70,7 +70,7 @@ def compute(study: Study, stage: Stage, chosen: Chosen, out: Path, jobs: int, de
     found = parts(study, stage, chosen, out)
     failed = [line for part in found for line in part.failures]
     print("".join(f"failed: {line}\n" for line in failed), end="", flush=True)
-    again = sum(part.waiting if stage.choose != "none" else len(part.grid.open) for part in found)
+    again = sum(part.waiting for part in found)
     if again:
         raise UserError(f"{again} runs of stage {stage.name!r} failed", remedy="the same command tries them again")
 
@@ -97,10 +97,8 @@ def listing(study: Study, out: Path) -> str:
             lines.append(f"  {stage.items}: {len(runs)} runs, {hours(runs):.1f} h; waits for what is chosen above")
             total += hours(runs)
             continue
-        runs, left = (
-            [run for part in found for run in part.grid.plan.runs],
-            [r for part in found for r in part.grid.open],
-        )
+        runs = [run for part in found for run in part.grid.plan.runs]
+        left = [run for part in found for run in part.grid.open]
         lines.append(f"  {stage.items}: {len(runs) - len(left)} of {len(runs)} runs are done, {hours(left):.1f} h left")
         total += hours(left)
         lines += [f"  failed: {line}" for part in found for line in part.failures]
