@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,41 @@ def test_report_prints_the_same_from_the_store(swept: tuple[Path, Result]) -> No
     rows = list(csv.DictReader(io.StringIO(run("report", out, "--format", "csv").stdout)))
     assert [row["method"] for row in rows] == ["zero_shot epochs=1", "rmadapter epochs=1"]
     assert all(0 < float(row["accuracy"]) < 100 for row in rows)
+
+
+def test_report_as_a_page(swept: tuple[Path, Result], tmp_path: Path) -> None:
+    out, _ = swept
+    made = run("report", out, "--format", "html", "--out", tmp_path / "report.html")
+    assert made.exit_code == 0 and "plots as PNG and SVG" in made.stderr and not made.stdout, made.output
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Differences to zero_shot epochs=1" in html and "<svg" in html
+    files = sorted(path.name for path in (tmp_path / "report-plots").iterdir())
+    assert "few-shot-shots-plants.png" in files and "few-shot-shots-plants.svg" in files
+    here = run("report", out, "--format", "html", "--baseline", "rmadapter epochs=1")
+    assert here.exit_code == 0 and "Differences to rmadapter epochs=1" in here.stdout
+    run("report", out, "--out", tmp_path / "report.md")
+    assert (tmp_path / "report.md").read_text(encoding="utf-8") == run("report", out).stdout
+    for arguments, message in [
+        (["--format", "html", "--baseline", "rmadapter"], "did you mean 'rmadapter epochs=1'"),
+        (["--baseline", "zero_shot"], "go with --format html"),
+        (["--format", "html", "--plots", tmp_path / "report.html"], "is a file, and a folder is needed"),
+        (["--format", "html", "--out", tmp_path / "nowhere" / "report.html"], "there is no folder"),
+    ]:
+        refused = run("report", out, *arguments)
+        assert refused.exit_code == 2 and message in refused.stderr, refused.output
+
+
+def test_results_keep_their_levels_of_confidence(swept: tuple[Path, Result]) -> None:
+    out, _ = swept
+    for file in (out / "results").iterdir():
+        (score,) = json.loads(file.read_text(encoding="utf-8"))["scores"].values()
+        images, right, sure = (score["levels"][key] for key in ("images", "right", "confidence"))
+        assert len(images) == 15 and sum(images) == score["images"]
+        assert 100 * sum(right) / sum(images) == pytest.approx(score["accuracy"])
+        mean = 100 * sum(n * c for n, c in zip(images, sure, strict=True)) / sum(images)
+        assert mean == pytest.approx(score["mean_confidence"], abs=1e-3)
+        gaps = [abs(r - n * c) for n, r, c in zip(images, right, sure, strict=True)]
+        assert 100 * sum(gaps) / sum(images) == pytest.approx(score["ece"], abs=1e-3)
 
 
 def test_the_same_command_computes_nothing_twice(swept: tuple[Path, Result]) -> None:

@@ -20,14 +20,14 @@ LAYERS = [
     {"frame"},
     {"method"},
     {"methods"},
-    {"predictor", "adapter", "checkpoint", "solve"},
+    {"predictor", "adapter", "checkpoint", "solve", "views"},
     {"calibration", "evaluation", "train"},
     {"recipe", "protocols", "arms"},
     {"store"},
     {"plots", "report"},
     {"run"},
-    {"scoring", "prediction", "demo", "kit", "sweep", "tables"},
-    {"live"},
+    {"scoring", "prediction", "demo", "kit", "sweep", "tables", "measures", "compare"},
+    {"live", "page"},
     {"cli"},
 ]
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from rmadapter.backbones.clip import TowerName
 from rmadapter.data.images import to_rgb
 from rmadapter.data.loader import decoded
 from rmadapter.data.task import ImageFile, Picture, check_class_names
@@ -88,16 +87,13 @@ class Predictor:
         with torch.no_grad():
             of = self.classes if self._columns is None else method.classes
             rows = method.begin_text(of, self.template)
-            self.text: Rows | Tensor = rows if method.conditional_text else self._pooled("text", rows)
-
-    def _pooled(self, tower: TowerName, rows: Rows) -> Tensor:
-        return finish(self.method.backbone.tower(tower), rows, self.method)[0]
+            self.text: Rows | Tensor = rows if method.conditional_text else self.method.finish_text(rows)[0]
 
     @torch.no_grad()
     def logits(self, pixels: Tensor) -> Tensor:
         """Preprocessed pixels (b, 3, s, s) in uint8 to logits (b, c), float32."""
         inputs = self.method.backbone.preprocess.normalise(pixels.to(self.method.backbone.device))
-        image = self._pooled("image", self.method.begin("image", inputs))
+        image = finish(self.method.backbone.tower("image"), self.method.begin("image", inputs), self.method)[0]
         text = self.text if isinstance(self.text, Tensor) else self.method.finish_text(self.text, image)[0]
         logits = self.method.head(image, text).logits
         return logits if self._columns is None else logits[:, self._columns]

@@ -30,6 +30,8 @@ class Settings(BaseModel):
 
     input_files: ClassVar[tuple[str, ...]] = ()
     """Settings that name a file: its content decides, not where it lies."""
+    later: ClassVar[tuple[str, ...]] = ()
+    """Settings that came after results were stored. At its default one decides nothing, so that runs keep their ids."""
 
     @classmethod
     def read(cls, file: Path, error: type[UserError]) -> Self:
@@ -83,8 +85,9 @@ class Settings(BaseModel):
     def _from_text(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
+        known = cls.model_fields  # an unknown key inside a table is for pydantic to refuse
         return {
-            key: _from_text(value, cls.model_fields[key].annotation) if isinstance(value, str) else value
+            key: _from_text(value, known[key].annotation) if isinstance(value, str) and key in known else value
             for key, value in values.items()
         }
 
@@ -93,9 +96,16 @@ class Settings(BaseModel):
         return self.model_dump(mode="json")
 
     def decisive(self) -> dict[str, Any]:
-        """The same, with the content's hash for a file. Raises DataError, naming the file, when it cannot be read."""
-        named = {key: value for key, value in self.plain().items() if key in self.input_files and value is not None}
-        return {**self.plain(), **{key: _content(Path(value)) for key, value in named.items()}}
+        """What results hang on: every setting, with the content's hash for a file, without ``later`` ones at defaults.
+
+        Raises:
+            DataError: naming the file, when one cannot be read.
+        """
+        fields = type(self).model_fields
+        idle = {key for key in self.later if getattr(self, key) == fields[key].default}
+        kept = {key: value for key, value in self.plain().items() if key not in idle}
+        named = {key: value for key, value in kept.items() if key in self.input_files and value is not None}
+        return {**kept, **{key: _content(Path(value)) for key, value in named.items()}}
 
 
 def _content(file: Path) -> str:

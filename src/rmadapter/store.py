@@ -30,6 +30,17 @@ FORMAT = 2
 """Of a result; a change of what results mean changes every id."""
 
 
+class Levels(Settings):
+    """Test items by how sure the predictor was of them: bins of confidence, of equal width from 0 to 1."""
+
+    images: tuple[int, ...]
+    """In each bin."""
+    right: tuple[int, ...]
+    """Of these."""
+    confidence: tuple[float, ...]
+    """Their mean confidence, 0 to 1; 0 in an empty bin."""
+
+
 class Scored(Settings):
     """Scores on one task's classes."""
 
@@ -49,6 +60,10 @@ class Scored(Settings):
     """Chosen among."""
     seconds: float
     """Of the evaluation."""
+    mean_confidence: float | None = None
+    """Of the predicted classes, percent; above the accuracy: too sure. None: the result is older than this field."""
+    levels: Levels | None = None
+    """What a reliability diagram shows. None: the result is older than this field."""
 
 
 class Result(Settings):

@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rmadapter import adapter, protocols, provenance
 from rmadapter.arms import Arm
@@ -23,7 +23,10 @@ from rmadapter.errors import SettingError, UserError
 from rmadapter.kit import Kit
 from rmadapter.methods import method_class
 from rmadapter.recipe import Recipe, resolve
-from rmadapter.store import Plan, Planned, Result, Scored, Store, Wanted, decides, is_done, missing, run_id
+from rmadapter.store import Levels, Plan, Planned, Result, Scored, Store, Wanted, decides, is_done, missing, run_id
+
+if TYPE_CHECKING:
+    from rmadapter.calibration import Bins
 
 POLL = 0.5
 """Seconds between two looks at what other processes do."""
@@ -257,4 +260,10 @@ def _score(method: Any, part: Task, want: Wanted, kit: Kit) -> Scored:
     found = evaluate(method.predictor(part.classes, part.template), part.test, pixels=kit.pixels)
     kept = {key: value for key, value in found.summary().items() if key in Scored.model_fields}
     where = {"data": want.data, "split": want.split, "seconds": round(time.perf_counter() - begun, 3)}
-    return Scored.parse({**kept, **where}, "scores")
+    return Scored.parse({**kept, **where, "levels": _levels(found.bins)}, "scores")
+
+
+def _levels(bins: Bins) -> Levels:
+    right = (bins.accuracy * bins.images).round().astype(int)
+    confidence = tuple(bins.confidence.round(6).tolist())
+    return Levels(images=tuple(bins.images.tolist()), right=tuple(right.tolist()), confidence=confidence)

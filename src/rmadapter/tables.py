@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from statistics import fmean, stdev
 
 from rmadapter.evaluation import harmonic_mean
 from rmadapter.files import csv_text
-from rmadapter.store import Plan, Planned, Result, Store, is_done
+from rmadapter.store import Plan, Planned, Result, Scored, Store, is_done
 
 CSV = ("protocol", "method", "trained_on", "shots", "seed", "role", "tested_on", "classes", "accuracy", "ece", "id")
 
@@ -27,8 +28,12 @@ class Cell:
     error: float | None = None
     """Standard error of the mean over seeds; None for one seed."""
     best: bool = False
+    asked: bool = True
+    """False: no plan wants it, so nothing is missing."""
 
     def __str__(self) -> str:
+        if not self.asked:
+            return ""
         if self.mean is None:
             return "–"
         text = f"{self.mean:.1f}" if self.error is None else f"{self.mean:.1f} ± {self.error:.1f}"
@@ -84,11 +89,22 @@ class Grid:
 
     def runs(self, **wanted: object) -> list[Planned]:
         """Runs by label, data, shots or seed."""
-        return [run for run in self.plan.runs if all(_of(run, key) == value for key, value in wanted.items())]
+        key = tuple(wanted[name] for name in ("label", "data") if name in wanted)
+        near = self._near.get(key, []) if "label" in wanted else self.plan.runs
+        return [run for run in near if all(_of(run, key) == value for key, value in wanted.items())]
 
     def run(self, **wanted: object) -> Planned | None:
         """The run by label, data, shots and seed; None where the plan has none."""
         return next(iter(self.runs(**wanted)), None)
+
+    @cached_property
+    def _near(self) -> dict[tuple[object, ...], list[Planned]]:
+        """Runs by label, and by label and data, since a large grid is looked through once a cell."""
+        found: dict[tuple[object, ...], list[Planned]] = {}
+        for run in self.plan.runs:
+            for key in ((run.label,), (run.label, run.recipe["data"])):
+                found.setdefault(key, []).append(run)
+        return found
 
     def distinct(self, key: str) -> list[object]:
         """The values of data, shots or seed in the plan's order."""
@@ -96,13 +112,17 @@ class Grid:
 
     def score(self, run: Planned | None, role: str, data: str | None = None) -> float | None:
         """A run's accuracy in a role; None where it is missing."""
+        found = self.scored(run, role, data)
+        return found.accuracy if found else None
+
+    def scored(self, run: Planned | None, role: str, data: str | None = None) -> Scored | None:
+        """All that a run scored in a role; None where it is missing."""
         if run is None:
             return None
         result = self.results[run.id]
         for want in run.wanted:
             if want.role == role and data in (None, want.data):
-                found = result.score(want) if result else None
-                return found.accuracy if found else None
+                return result.score(want) if result else None
         return None
 
 
@@ -220,15 +240,13 @@ def mark_best(table: Table) -> Table:
         return table
     best = []
     for column in range(len(table.columns)):
-        means = [cells[column].mean for _, cells in table.rows]
+        means = [cells[column].mean for _, cells in table.rows if cells[column].asked]
         known = [value for value in means if value is not None]
         best.append(max(known) if len(known) == len(means) else None)
     rows = tuple(
         (
             name,
-            tuple(
-                Cell(c.mean, c.error, c.mean is not None and c.mean == top) for c, top in zip(cells, best, strict=True)
-            ),
+            tuple(replace(c, best=c.mean is not None and c.mean == top) for c, top in zip(cells, best, strict=True)),
         )
         for name, cells in table.rows
     )

@@ -25,13 +25,14 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from torch import Tensor
 
 from rmadapter import adapter, checkpoint, progress, recipes
-from rmadapter.data.loader import Augment, Augmented, order, training_batches
+from rmadapter.data.loader import Augment, order
 from rmadapter.data.task import Task
 from rmadapter.errors import DataError, SettingError, TrainingError, UserError
 from rmadapter.files import new_folder, write_atomic, write_json, write_text
 from rmadapter.method import Method, Rows, Teacher
 from rmadapter.settings import Seed, Settings
 from rmadapter.solve import solve
+from rmadapter.views import Seen, Views
 
 STEPS, SHOTS, FIT = "steps.jsonl", "shots.json", "fit.json"
 SAVING = 20
@@ -202,10 +203,9 @@ class _Run:
         teacher = self.method.teacher_text(self.task.classes, text) if self.method.needs_teacher else None
         self.method.train()
         for epoch, step, batch in self._stream():
-            pixels = self.method.backbone.preprocess.normalise(batch.pixels.to(self.method.backbone.device))
             if step == 0:
                 sums = {}
-            terms = self._step(epoch, step, pixels, batch.labels.to(pixels.device), text, teacher)
+            terms = self._step(epoch, step, batch, text, teacher)
             seen += len(batch.labels)
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value / len(self.batches[epoch])
@@ -228,30 +228,27 @@ class _Run:
             saved = time.perf_counter()
             self.next_save = saved + SAVING * (saved - begun)
 
-    def _stream(self) -> Iterator[tuple[int, int, Any]]:
+    def _stream(self) -> Iterator[tuple[int, int, Seen]]:
         """(epoch, step within it, batch) for all that is still to do."""
         if not self.parameters:
             return
-        s, preprocess = self.settings, self.method.backbone.preprocess
-        images = Augmented(self.task.train, preprocess, s.augment, s.seed, self.method.views)
-        todo = [(e, i) for e in range(self.first_epoch, self.settings.epochs) for i in range(len(self.batches[e]))]
-        batches = training_batches(images, [(e, self.batches[e][i]) for e, i in todo], s.workers)
+        s = self.settings
+        views = Views(self.method, self.task.train, s.augment, s.seed, self.accelerator.autocast, s.workers)
+        todo = [(e, i) for e in range(self.first_epoch, s.epochs) for i in range(len(self.batches[e]))]
+        batches = views.batches([(e, self.batches[e][i]) for e, i in todo], s.batch_size, again=s.epochs > 1)
         for (epoch, step), batch in zip(todo, batches, strict=True):
             yield epoch, step, batch
 
-    def _step(
-        self, epoch: int, step: int, pixels: Tensor, labels: Tensor, text: Rows, teacher: Tensor | None
-    ) -> dict[str, float]:
+    def _step(self, epoch: int, step: int, batch: Seen, text: Rows, teacher: Tensor | None) -> dict[str, float]:
         number = self.before(epoch) + step
         torch.manual_seed(random.Random(f"step-{self.settings.seed}-{number}").getrandbits(63))  # for dropout and noise
         rate = self.settings.rate(epoch, step, len(self.batches[epoch]))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with self.accelerator.autocast():
-            views = [self.method.begin("image", view) for view in (pixels.unbind(1) if pixels.ndim > 4 else [pixels])]
-            output = self.method(views[0], text)
-            frozen = None if teacher is None else Teacher(self.method.frozen("image", views[-1]), teacher, number)
-            terms = self.method.terms(output, labels, frozen)
+            output = self.method(batch.rows, text)
+            frozen = None if teacher is None or batch.teacher is None else Teacher(batch.teacher, teacher, number)
+            terms = self.method.terms(output, batch.labels, frozen)
         values = {name: value.item() for name, value in terms.items()}
         for name, value in values.items():
             if not math.isfinite(value):

@@ -149,16 +149,48 @@ def numbers(option: str, text: str, least: int) -> list[int]:
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--format", "form", default="md", show_default=True, type=click.Choice(["md", "csv"]))
-def report(folder: Path, form: str) -> None:
-    """Print the tables of a sweep from its store."""
-    from rmadapter import tables
+@click.option("--format", "form", default="md", show_default=True, type=click.Choice(["md", "csv", "html"]))
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="A file to write; default: print.")
+@click.option("--baseline", help="html: the method that others are compared with; default: zero_shot.")
+@click.option(
+    "--plots", type=click.Path(path_type=Path), help="html: a folder for PNG and SVG files; default: beside --out."
+)
+def report(folder: Path, form: str, out: Path | None, baseline: str | None, plots: Path | None) -> None:
+    """Print the tables of a sweep from its store; or make one page of them with plots and tests (html)."""
+    from rmadapter.files import write_text
     from rmadapter.store import Store
 
+    if out is not None and not out.parent.is_dir():
+        raise UserError(f"there is no folder {out.parent} to write into", remedy="make it, or name another")
     store = Store(folder)
+    if form == "html":
+        text = _page(store, out, baseline, plots)
+    elif baseline is not None or plots is not None:
+        raise click.UsageError("--baseline and --plots go with --format html")
+    else:
+        text = _tables(store, form)
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        write_text(out, text)
+
+
+def _page(store: Any, out: Path | None, baseline: str | None, plots: Path | None) -> str:
+    """The page, after its plots' files, and a line that says where they are."""
+    from rmadapter import page
+
+    plots = plots or (out and out.with_name(f"{out.stem}-plots"))
+    made = page.render(store, baseline, plots)
+    if plots is not None:
+        click.echo(f"{len(made.plots)} plots as PNG and SVG: {plots}", err=True)
+    return made.html
+
+
+def _tables(store: Any, form: str) -> str:
+    from rmadapter import tables
+
     grids = [tables.Grid.read(plan, store) for plan in store.plans()]
     if form == "md":
-        click.echo("\n".join(tables.markdown(grid) for grid in grids), nl=False)
-        return
-    for index, grid in enumerate(grids):
-        click.echo(tables.as_csv(grid).partition("\n")[2] if index else tables.as_csv(grid), nl=False)
+        return "\n".join(tables.markdown(grid) for grid in grids)
+    head, *rest = (tables.as_csv(grid) for grid in grids)
+    return head + "".join(text.partition("\n")[2] for text in rest)
