@@ -102,6 +102,14 @@ def test_placeholders_make_room_where_words_are_missing(small: Backbone) -> None
         assert torch.equal(rows[1 + missing :], words[1:]) and torch.equal(rows[1 : 1 + missing], random[:missing])
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_words_that_run_into_names_are_an_error(small: Backbone, name: str) -> None:
+    method = build(name, small, length=1)
+    with pytest.raises(DataError, match=r"run into class names.*\n.*'un\{\}'\n.*a space"):
+        method.begin_text(["happy", "seen"], "un{}")
+    method.begin_text(["happy", "seen"], "un {}")
+
+
 def test_a_random_context_takes_the_place_of_all_words(small: Backbone) -> None:
     method = build("coop", small, length=2, initial="random")
     rows, plain = entering(method, "cat", "a photo of a {}, a pet."), embedded(small, "cat, a pet.")
