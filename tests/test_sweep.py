@@ -177,7 +177,7 @@ def test_a_class_bound_method_is_asked_for_what_it_can_know(folders: tuple[str, 
     assert [[want.role for want in run.wanted] for run in wanted.runs] == [["base", "novel"], ["base"]]
     sweep.run(wanted, tmp_path / "sweep")
     grid = Grid.read(wanted, Store(tmp_path / "sweep"))
-    assert not grid.open and "classes that it cannot know" in markdown(grid)
+    assert not grid.open and "knows no others" in markdown(grid)
     across, domains = (plan(folders, protocol, seeds=(1,), methods=["linear_probe"]) for protocol in TRANSFERS)
     assert [want.role for want in across.runs[0].wanted] == [want.role for want in domains.runs[0].wanted] == ["source"]
     same = plan((folders[0], moved(folders[0], tmp_path / "moved")), TRANSFERS[1], seeds=(1,), methods=["linear_probe"])

@@ -18,6 +18,8 @@ from rmadapter.store import Plan, Planned, Result, Scored, Store, is_done
 
 CSV = ("protocol", "method", "trained_on", "shots", "seed", "role", "tested_on", "classes", "accuracy", "ece", "id")
 
+UNKNOWN = "Empty: what a method was not asked for, since it is bound to its classes and knows no others."
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -73,6 +75,11 @@ class Grid:
         return list(dict.fromkeys(run.label for run in self.plan.runs))
 
     @property
+    def roles(self) -> list[str]:
+        """What scores stand for, in the order of the plan."""
+        return list(dict.fromkeys(want.role for run in self.plan.runs for want in run.wanted))
+
+    @property
     def open(self) -> list[Planned]:
         """Runs that are not finished."""
         return [run for run in self.plan.runs if not is_done(self.results[run.id], run)]
@@ -106,6 +113,11 @@ class Grid:
                 found.setdefault(key, []).append(run)
         return found
 
+    def wants(self, label: str, role: str, data: str | None = None) -> bool:
+        """Whether the plan wants a method's score in a role; of classes that a method cannot know it does not."""
+        wanted = (want for run in self.runs(label=label) for want in run.wanted)
+        return any(want.role == role and data in (None, want.data) for want in wanted)
+
     def distinct(self, key: str) -> list[object]:
         """The values of data, shots or seed in the plan's order."""
         return list(dict.fromkeys(_of(run, key) for run in self.plan.runs))
@@ -130,11 +142,11 @@ def _of(run: Planned, key: str) -> object:
     return run.label if key == "label" else run.recipe[key]
 
 
-def mean_over_seeds(by_seed: Sequence[float | None]) -> Cell:
-    """Mean ± standard error; empty where one is missing."""
+def mean_over_seeds(by_seed: Sequence[float | None], asked: bool = True) -> Cell:
+    """Mean ± standard error; without a mean where one is missing, or was not asked for."""
     values = [value for value in by_seed if value is not None]
     if not values or len(values) < len(by_seed):
-        return Cell(None)
+        return Cell(None, asked=asked)
     return Cell(fmean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None)
 
 
@@ -178,15 +190,17 @@ def base_to_novel(grid: Grid) -> list[Table]:
         novels = [mean(novel for _, novel in pair) for pair in pairs]
         of_means = [hm(base, novel) for base, novel in zip(bases, novels, strict=True)]
         of_hms = [mean(hm(*values) for values in pair) for pair in pairs]
-        average.append((label, tuple(mean_over_seeds(values) for values in (bases, novels, of_means, of_hms))))
+        novel = grid.wants(label, "novel")  # and so what is made of it
+        rest = (mean_over_seeds(values, novel) for values in (novels, of_means, of_hms))
+        average.append((label, (mean_over_seeds(bases), *rest)))
     columns = ("base", "novel", "HM of means", "mean of HMs")
     made = [Table(f"mean over {len(tasks)} tasks", columns, tuple(average))]
     for task in tasks:
         rows = []
         for label in grid.labels:
             values = [of[task, label, seed] for seed in _seeds(grid, label, seeds)]
-            lists = ([b for b, _ in values], [n for _, n in values], [hm(b, n) for b, n in values])
-            rows.append((label, tuple(mean_over_seeds(each) for each in lists)))
+            novel, lists = grid.wants(label, "novel"), ([n for _, n in values], [hm(b, n) for b, n in values])
+            rows.append((label, (mean_over_seeds([b for b, _ in values]), *(mean_over_seeds(x, novel) for x in lists))))
         made.append(Table(str(task), ("base", "novel", "HM"), tuple(rows)))
     return made
 
@@ -204,8 +218,9 @@ def _from_one_source(grid: Grid, source: str) -> Table:
         runs = grid.runs(label=label, data=source)
         scores = [[grid.score(run, "target", target) for target in targets] for run in runs]
         cells = [mean_over_seeds([grid.score(run, "source") for run in runs])]
-        cells += [mean_over_seeds([row[index] for row in scores]) for index in range(len(targets))]
-        rows.append((label, (*cells, mean_over_seeds([mean(row) for row in scores]))))
+        asked = [grid.wants(label, "target", target) for target in targets]
+        cells += [mean_over_seeds([row[index] for row in scores], asked[index]) for index in range(len(targets))]
+        rows.append((label, (*cells, mean_over_seeds([mean(row) for row in scores], any(asked)))))
     columns = (f"{source} (source)", *targets, "mean of targets")
     return Table(f"trained on {source}", columns, tuple(rows))
 
@@ -265,8 +280,11 @@ def holes(grid: Grid) -> list[str]:
     said = []
     if grid.open:
         said.append(f"{len(grid.open)} of {len(grid.plan.runs)} runs are missing; what needs one is shown as –.")
-    elif "–" in "".join(str(cell) for table in tables(grid) for _, cells in table.rows for cell in cells):
-        said.append("–: what a method was not asked for (tasks, or classes that it cannot know), and its means.")
+    cells = [cell for table in tables(grid) for _, row in table.rows for cell in row]
+    if not grid.open and "–" in map(str, cells):
+        said.append("–: what a method was not asked for on every task, so that it has no mean over them.")
+    if not all(cell.asked for cell in cells):
+        said.append(UNKNOWN)
     if grid.plan.superseded:
         many = f"{grid.plan.superseded} run{'s' * (grid.plan.superseded != 1)}"
         said.append(f"Left out for newer runs of the same method, data, shots and seed: {many} of older plans.")

@@ -10,7 +10,7 @@ from statistics import fmean
 from rmadapter.compare import Difference
 from rmadapter.measures import Measure, ece, measures, overconfidence, shots_name
 from rmadapter.store import Planned, is_done
-from rmadapter.tables import Cell, Grid, Table
+from rmadapter.tables import UNKNOWN, Cell, Grid, Table
 
 NAMED = 3
 """Runs that a note names; of more it says how many of which method, and the list of what is not finished has all."""
@@ -85,6 +85,8 @@ def holes(grid: Grid, names: Mapping[str, str], data: str | None = None, shots: 
         said.append(
             f"{len(runs)} of {len(own)} runs {are} missing: {listed}. What needs {them} is\N{NO-BREAK SPACE}{HOLE}."
         )
+    if any(not grid.wants(label, role) for label in grid.labels for role in grid.roles):
+        said.append(UNKNOWN)
     skipped = _not_asked(grid, names) if data is None else []
     if skipped:
         said.append(f"Not asked for, so without a mean: {'; '.join(skipped)}.")
