@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from rmadapter.cli import cli
+from rmadapter.data import public_names
+from rmadapter.store import Store
+from trees import every_tree
 
 QUICK = ["--data", "pictograms/plants", "--seeds", "1", "--shots", "1", "--train.epochs", "1"]
 
@@ -41,6 +45,41 @@ def test_report_prints_the_same_from_the_store(swept: tuple[Path, Result]) -> No
     assert all(0 < float(row["accuracy"]) < 100 for row in rows)
 
 
+def test_report_as_a_page(swept: tuple[Path, Result], tmp_path: Path) -> None:
+    out, _ = swept
+    made = run("report", out, "--format", "html", "--out", tmp_path / "report.html")
+    assert made.exit_code == 0 and "plots as PNG and SVG" in made.stderr and not made.stdout, made.output
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Differences to zero_shot epochs=1" in html and "<svg" in html
+    files = sorted(path.name for path in (tmp_path / "report-plots").iterdir())
+    assert "few-shot-shots-plants.png" in files and "few-shot-shots-plants.svg" in files
+    here = run("report", out, "--format", "html", "--baseline", "rmadapter epochs=1")
+    assert here.exit_code == 0 and "Differences to rmadapter epochs=1" in here.stdout
+    run("report", out, "--out", tmp_path / "report.md")
+    assert (tmp_path / "report.md").read_text(encoding="utf-8") == run("report", out).stdout
+    for arguments, message in [
+        (["--format", "html", "--baseline", "rmadapter"], "did you mean 'rmadapter epochs=1'"),
+        (["--baseline", "zero_shot"], "go with --format html"),
+        (["--format", "html", "--plots", tmp_path / "report.html"], "is a file, and a folder is needed"),
+        (["--format", "html", "--out", tmp_path / "nowhere" / "report.html"], "there is no folder"),
+    ]:
+        refused = run("report", out, *arguments)
+        assert refused.exit_code == 2 and message in refused.stderr, refused.output
+
+
+def test_results_keep_their_levels_of_confidence(swept: tuple[Path, Result]) -> None:
+    out, _ = swept
+    for file in (out / "results").iterdir():
+        (score,) = json.loads(file.read_text(encoding="utf-8"))["scores"].values()
+        images, right, sure = (score["levels"][key] for key in ("images", "right", "confidence"))
+        assert len(images) == 15 and sum(images) == score["images"]
+        assert 100 * sum(right) / sum(images) == pytest.approx(score["accuracy"])
+        mean = 100 * sum(n * c for n, c in zip(images, sure, strict=True)) / sum(images)
+        assert mean == pytest.approx(score["mean_confidence"], abs=1e-3)
+        gaps = [abs(r - n * c) for n, r, c in zip(images, right, sure, strict=True)]
+        assert 100 * sum(gaps) / sum(images) == pytest.approx(score["ece"], abs=1e-3)
+
+
 def test_the_same_command_computes_nothing_twice(swept: tuple[Path, Result]) -> None:
     out, _ = swept
     before = {file: file.stat().st_mtime_ns for file in (out / "results").iterdir()}
@@ -50,13 +89,28 @@ def test_the_same_command_computes_nothing_twice(swept: tuple[Path, Result]) -> 
 
 def test_reproduce_prints_published_beside_measured(tmp_path: Path) -> None:
     result = run(
-        "reproduce", "zero_shot/base-to-novel", "--data", "pictograms/plants", "--seeds", "1", "--out", tmp_path
+        *("reproduce", "zero_shot/base-to-novel", "--data", "pictograms/plants", "--seeds", "1", "--out", tmp_path),
+        *("--template", "a drawing of a {}."),
     )
     assert result.exit_code == 0, result.output
     assert "mean over 1 tasks" in result.stdout and "published" in result.stdout
     assert "Measured: pictoclip-s (default); pictograms/plants; 16 shots; seeds 1;" in result.stdout
+    assert {run.recipe["template"] for run in Store(tmp_path).plans()[0].runs} == {"a drawing of a {}."}
     result = run("reproduce", "rmadapter/base-to-novl", "--out", tmp_path)
     assert result.exit_code == 2 and "did you mean 'base-to-novel'" in result.stderr
+
+
+@pytest.mark.filterwarnings("ignore:.*is not as published")
+def test_the_public_path_over_all_eleven_layouts(tmp_path: Path) -> None:
+    every_tree(tmp_path / "data")
+    result = run(
+        *("bench", "base-to-novel", "--data", "public", "--root", tmp_path / "data", "--seeds", "1"),
+        *("--train.epochs", "1", "--out", tmp_path / "sweep"),
+    )
+    assert result.exit_code == 0, result.output
+    assert len(Store(tmp_path / "sweep").plans()[0].runs) == 22
+    again = run("report", tmp_path / "sweep", "--format", "csv")
+    assert {name for name in public_names() if name in again.stdout} == set(public_names())
 
 
 def test_published_and_measured_stand_in_one_table() -> None:
@@ -80,6 +134,29 @@ def test_published_and_measured_stand_in_one_table() -> None:
     assert "Not the same in both: data." in text
     assert "Not the same" not in beside(grid, {"base": 1.0, "setting": "ViT-B/16"})
     assert "| published | – | – | – | – |" in beside(grid, {}) and "quotes no numbers" in beside(grid, {})
+
+
+@pytest.mark.parametrize(
+    ("data", "template", "differ"),
+    [
+        ("public/caltech101", None, False),
+        ("public/dtd", None, True),
+        ("public/dtd", "a photo of a {}.", False),
+        ("public/caltech101", "{}", True),
+    ],
+)
+def test_other_prompts_than_the_published_are_told(data: str, template: str | None, differ: bool) -> None:
+    from rmadapter.cli.reproduce import beside
+    from rmadapter.recipes import published
+    from rmadapter.tables import Grid
+    from test_tables import base_to_novel
+
+    found = base_to_novel({("coop", data, 1): (50, 60)})
+    recipe = {"backbone": "ViT-B-16", "pretrained": "default", "template": template}
+    runs = tuple(run.model_copy(update={"recipe": {**run.recipe, **recipe}}) for run in found.plan.runs)
+    grid = Grid(found.plan.model_copy(update={"runs": runs}), found.results)
+    prompts = "data, seeds, prompts" if differ else "data, seeds"
+    assert f"Not the same in both: {prompts}." in beside(grid, published("coop", "base-to-novel"))
 
 
 @pytest.mark.parametrize(

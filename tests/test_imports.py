@@ -20,14 +20,14 @@ LAYERS = [
     {"frame"},
     {"method"},
     {"methods"},
-    {"predictor", "adapter", "checkpoint", "solve"},
+    {"predictor", "adapter", "checkpoint", "solve", "views"},
     {"calibration", "evaluation", "train", "transfer"},
-    {"recipe", "protocols"},
+    {"recipe", "protocols", "arms"},
     {"store"},
     {"plots", "report"},
     {"run"},
-    {"scoring", "prediction", "demo", "kit", "sweep", "tables", "carrying", "ways"},
-    {"live"},
+    {"scoring", "prediction", "demo", "kit", "sweep", "tables", "carrying", "ways", "measures", "compare"},
+    {"live", "page"},
     {"cli"},
 ]
 

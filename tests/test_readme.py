@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from PIL import Image
+
+from rmadapter.store import Store
+from test_page import change, write
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -38,6 +43,39 @@ def test_the_tree_names_every_file() -> None:
             assert re.search(rf"(?<![a-z_]){re.escape(file.name)}", README), file.relative_to(source)
     for name in re.findall(r"\b([a-z_]+\.py)\b", README):
         assert list(source.rglob(name)), name
+
+
+@pytest.fixture(scope="module")
+def table() -> ModuleType:
+    """tools/readme_table.py."""
+    spec = importlib.util.spec_from_file_location("readme_table", ROOT / "tools" / "readme_table.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_table_of_results_is_what_the_command_prints(table: ModuleType) -> None:
+    made = table.block(ROOT / table.RESULTS)
+    assert f"{table.BEGIN}\n\n{made}\n\n{table.END}\n" in README, "run: make readme"
+
+
+def test_the_table_of_a_sweep(table: ModuleType, tmp_path: Path) -> None:
+    store = Store(tmp_path / "sweep")
+    assert "No sweep is committed" in table.block(store.folder)
+    store.create()
+    write(store, "base-to-novel", ("zero_shot", "rmadapter"), ("birds", "cars"), (16,))
+    made = table.block(store.folder)
+    assert made.startswith("|  | base | novel | HM |\n")
+    assert "| rmadapter | **65.5 ± 0.5** | **65.5 ± 0.5** | **65.5 ± 0.5** |" in made
+    assert "8 runs of pictoclip-s, seeds 1, 2; rmadapter 0.1.0, torch None;" in made and "missing" not in made
+    change(store, "base-to-novel", 4, scores={}, error="it burns")
+    made = table.block(store.folder)
+    assert "| rmadapter | – | – | – |" in made and "missing or failed (base-to-novel 1 of 8)" in made
+    old = f"# Title\n{table.BEGIN}\nold\n{table.END}\nrest"
+    assert table.put(old, "new") == f"# Title\n{table.BEGIN}\n\nnew\n\n{table.END}\nrest"
+    with pytest.raises(SystemExit, match="no place"):
+        table.put("# Title", "new")
 
 
 def test_links_lead_somewhere() -> None:

@@ -95,6 +95,17 @@ def test_an_evaluation_leaves_what_explains_it(copy: Path) -> None:
     assert {path.name for path in found.folder.iterdir()} == names
 
 
+def test_scores_of_validation_items_are_called_so(tmp_path: Path) -> None:
+    changes = {"data": "pictograms/animals", "classes": "base", "shots": 1, "test_on": "val"}
+    train(resolve(None, {**changes, "method": {"name": "zero_shot"}}), tmp_path / "run", device="cpu")
+    found = evaluate_run(tmp_path / "run", device="cpu", plots=False)
+    assert found.title == "pictograms/animals base, val"
+    assert json.loads((found.folder / "scores.json").read_text())["split"] == "val"
+    assert [*json.loads((tmp_path / "run" / "adapter_config.json").read_text())["scores"]] == [found.title]
+    other = evaluate_run(tmp_path / "run", data="pictograms/food", device="cpu", plots=False)
+    assert other.title == "pictograms/food all" and other.split == "test"
+
+
 def test_a_temperature_is_fitted_on_validation_items_and_used_from_then_on(
     copy: Path, few: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:

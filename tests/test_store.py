@@ -58,6 +58,19 @@ def test_an_id_says_all_that_decides_a_run_and_nothing_else() -> None:
     assert len({usual, *others}) == 1 + len(others)
 
 
+def test_of_a_file_the_content_decides(tmp_path: Path) -> None:
+    def written(name: str, text: str) -> str:
+        (tmp_path / name).write_text(text)
+        return run_id(recipe(method={"name": "coprompt", "sentences": str(tmp_path / name)}), "b", "s")
+
+    first = written("a.json", "{}")
+    assert written("b.json", "{}") == first
+    assert written("a.json", "{ }") != first
+    (tmp_path / "b.json").unlink()
+    with pytest.raises(DataError, match=r"b\.json cannot be read"):
+        run_id(recipe(method={"name": "coprompt", "sentences": str(tmp_path / "b.json")}), "b", "s")
+
+
 def test_a_changed_default_changes_the_id(monkeypatch: pytest.MonkeyPatch) -> None:
     from rmadapter import recipes
 

@@ -16,11 +16,15 @@ from PIL import Image
 import rmadapter as ra
 from rmadapter import run as runs
 from rmadapter import sweep
+from rmadapter.arms import Arm, arms
 from rmadapter.errors import DataError, SettingError, TrainingError
+from rmadapter.kit import Kit
+from rmadapter.recipe import resolve
 from rmadapter.store import Plan, Store, is_done
 from rmadapter.tables import Grid, markdown
 
 QUICK = {"epochs": 1, "batch_size": 4}
+TRANSFERS = ("cross-dataset", "domain-generalization")
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +43,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 
 def plan(folders: tuple[str, ...], protocol: str = "base-to-novel", **changes: Any) -> Plan:
-    arms = sweep.arms(changes.pop("methods", ["zero_shot", "rmadapter"]), changes.pop("method", {}), QUICK)
-    return sweep.plan(protocol, arms, data=folders, **{"seeds": (1, 2), **changes})
+    methods = arms(changes.pop("methods", ["zero_shot", "rmadapter"]), changes.pop("method", {}), QUICK)
+    return sweep.plan(protocol, methods, data=folders, **{"seeds": (1, 2), **changes})
 
 
 def scores(folder: Path) -> dict[str, Any]:
@@ -132,6 +136,18 @@ def test_a_run_goes_on_under_another_name_of_its_data(
     assert not Grid.read(first, Store(tmp_path / "sweep")).open
 
 
+def test_a_settings_file_may_move_between_two_sweeps(folders: tuple[str, str], tmp_path: Path) -> None:
+    said, out = tmp_path / "said.json", tmp_path / "sweep"
+    said.write_text(json.dumps({name: [f"a {name}."] for name in ra.load_task(folders[0]).classes}))
+    changes: dict[str, Any] = {"seeds": (1,), "shots": (1,), "methods": ["coprompt"]}
+    sweep.run(plan(folders[:1], "few-shot", method={"sentences": str(said)}, **changes), out)
+    said = said.rename(tmp_path / "moved.json")
+    more = plan(folders, "cross-dataset", method={"sentences": str(said)}, **changes)
+    sweep.run(more, out)
+    result = Store(out).read(more.runs[0].id)
+    assert result is not None and result.error is None and len(result.scores) == 2
+
+
 def test_a_failure_costs_no_score(folders: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted, score, calls = plan(folders, "cross-dataset", seeds=(1,), methods=["zero_shot"]), sweep._score, []
     (run,) = wanted.runs
@@ -154,6 +170,18 @@ def test_a_failure_costs_no_score(folders: tuple[str, str], tmp_path: Path, monk
     Store(tmp_path).write(result.model_copy(update={"error": "of another plan's wish"}))
     sweep.run(wanted, tmp_path)
     assert len(calls) == 3 and not Grid.read(wanted, Store(tmp_path)).open
+
+
+def test_a_class_bound_method_is_asked_for_what_it_can_know(folders: tuple[str, str], tmp_path: Path) -> None:
+    wanted = plan(folders[:1], seeds=(1,), methods=["zero_shot", "linear_probe"])
+    assert [[want.role for want in run.wanted] for run in wanted.runs] == [["base", "novel"], ["base"]]
+    sweep.run(wanted, tmp_path / "sweep")
+    grid = Grid.read(wanted, Store(tmp_path / "sweep"))
+    assert not grid.open and "knows no others" in markdown(grid)
+    across, domains = (plan(folders, protocol, seeds=(1,), methods=["linear_probe"]) for protocol in TRANSFERS)
+    assert [want.role for want in across.runs[0].wanted] == [want.role for want in domains.runs[0].wanted] == ["source"]
+    same = plan((folders[0], moved(folders[0], tmp_path / "moved")), TRANSFERS[1], seeds=(1,), methods=["linear_probe"])
+    assert [want.role for want in same.runs[0].wanted] == ["source", "target"]
 
 
 def test_a_failed_run_is_recorded_and_tried_again(
@@ -188,12 +216,12 @@ def test_mistakes_are_found_before_anything_is_computed(folders: tuple[str, str]
     with pytest.raises(DataError, match="there is no task"):
         plan(("nowhere",))
     with pytest.raises(SettingError, match="no setting 'epoch'"):
-        sweep.plan("few-shot", [sweep.Arm("x", {"method": {"name": "rmadapter"}, "train": {"epoch": 2}})], data=folders)
+        sweep.plan("few-shot", [Arm("x", {"method": {"name": "rmadapter"}, "train": {"epoch": 2}})], data=folders)
 
 
 def test_labels_keep_sweeps_apart(folders: tuple[str, str]) -> None:
-    arms = sweep.arms(["rmadapter"], {}, {"workers": 1, "lr": 0.1})
-    assert [arm.label for arm in arms] == ["rmadapter lr=0.1"] and arms[0].changes["train"]["workers"] == 1
+    chosen = arms(["rmadapter"], {}, {"workers": 1, "lr": 0.1})
+    assert [arm.label for arm in chosen] == ["rmadapter lr=0.1"] and chosen[0].changes["train"]["workers"] == 1
     labels = {run.label for run in plan(folders, shots=(1, 16), seeds=(1,), method={"rank": 4}).runs}
     usual = "epochs=1 batch_size=4"
     assert labels == {
@@ -229,6 +257,23 @@ def test_other_pixels_are_other_data(folders: tuple[str, str], tmp_path: Path, m
     monkeypatch.setattr("rmadapter.data.pictograms.version", lambda: "other artwork")
     after = plan(("pictograms/plants",), seeds=(1,), methods=["zero_shot"]).runs[0]
     assert after.id != before.id and not {w.key for w in after.wanted} & {w.key for w in before.wanted}
+
+
+def test_validation_images_decide_where_settings_are_chosen_on_them(folders: tuple[str, str], tmp_path: Path) -> None:
+    copy = moved(folders[0], tmp_path / "plants")
+    rows = json.loads((tmp_path / "plants" / "split.json").read_text())
+    methods = ["zero_shot", "linear_probe"]
+    before = plan((copy,), seeds=(1,), methods=methods, shots=(16,))
+    turn(tmp_path / "plants", rows["val"][0][0])
+    after = plan((copy,), seeds=(1,), methods=methods, shots=(16,))
+    assert [a.id == b.id for a, b in zip(before.runs, after.runs, strict=True)] == [True, False]
+
+
+def test_a_kit_keeps_what_is_scored_apart(folders: tuple[str, str]) -> None:
+    kit, recipes = Kit("cpu"), [resolve(None, {"data": folders[0], "test_on": part}) for part in ("test", "val")]
+    tested = [{item.picture.name for item in kit.task(folders[0], recipe).test} for recipe in recipes]
+    assert not tested[0] & tested[1]
+    assert kit.tested(folders[0], "all", recipes[0]) != kit.tested(folders[0], "all", recipes[1])
 
 
 def turn(folder: Path, name: str) -> None:
@@ -272,8 +317,8 @@ def test_jobs_share_the_threads_and_may_have_loader_processes_of_their_own(
     import torch
 
     monkeypatch.setattr(torch, "get_num_threads", lambda: 6)  # not the machine's cores: a user may allow fewer
-    arms = sweep.arms(["rmadapter"], {}, {**QUICK, "workers": 1})
-    wanted = sweep.plan("base-to-novel", arms, data=folders, seeds=(1,))
+    chosen = arms(["rmadapter"], {}, {**QUICK, "workers": 1})
+    wanted = sweep.plan("base-to-novel", chosen, data=folders, seeds=(1,))
     sweep.run(wanted, tmp_path, jobs=2)
     grid = Grid.read(wanted, Store(tmp_path))
     assert not grid.open and not multiprocessing.active_children()
@@ -297,3 +342,26 @@ def test_two_sweeps_share_a_folder(folders: tuple[str, str], tmp_path: Path) -> 
     assert [process.returncode for process in started] == [0, 0] and tables[0].split("s now")[0]
     sweep.run(plan(folders), tmp_path / "alone")
     assert scores(tmp_path / "both") == scores(tmp_path / "alone")
+
+
+def test_settings_are_chosen_without_a_look_at_test_items(folders: tuple[str, str], tmp_path: Path) -> None:
+    copy = tmp_path / "plants"
+    shutil.copytree(folders[0], copy)
+    task = ra.load_task(str(copy))
+    for item in task.test_items:
+        item.picture.path.write_bytes(b"")  # whoever opens one fails
+    wanted = plan((str(copy),), seeds=(1,), common={"test_on": "val"})
+    sweep.run(wanted, tmp_path / "sweep")
+    results = [Store(tmp_path / "sweep").read(run.id) for run in wanted.runs]
+    assert all(is_done(result, run) for result, run in zip(results, wanted.runs, strict=True))
+    scored = sum(found.images for found in results[0].scores.values())
+    assert scored == len(task.val_items)
+    assert {run.label.partition(" ")[2] for run in wanted.runs if "zero_shot" in run.label} == {
+        "epochs=1 batch_size=4 test_on=val"
+    }
+
+
+def test_the_draw_does_not_depend_on_what_is_scored() -> None:
+    task = ra.load_task("pictograms/plants")
+    assert task.without_test().base().shots(4, 1).train_items == task.base().shots(4, 1).train_items
+    assert not {item.picture.name for item in task.without_test().test} & {item.picture.name for item in task.test}

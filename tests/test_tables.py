@@ -8,8 +8,9 @@ import math
 
 import pytest
 
+from rmadapter.page.sheets import holes
 from rmadapter.store import Plan, Planned, Result, Scored, Wanted
-from rmadapter.tables import Grid, as_csv, markdown, tables
+from rmadapter.tables import UNKNOWN, Grid, as_csv, markdown, tables
 
 Values = dict[tuple[str, str, int], tuple[float, ...]]
 
@@ -112,7 +113,19 @@ def test_a_method_that_was_not_asked_for_everywhere_has_no_mean() -> None:
     found = base_to_novel(values)
     average, first, second = tables(found)
     assert str(average.rows[0][1][0]) == str(second.rows[0][1][0]) == "–" and str(first.rows[0][1][0]) == "50.0"
-    assert "not asked for on every task" in markdown(found)
+    assert "what a method was not asked for" in markdown(found)
+
+
+def test_what_a_class_bound_method_cannot_know_is_empty_and_no_hole() -> None:
+    whole = base_to_novel({**BOTH, ("bound", "t1", 1): (99, math.nan), ("bound", "t2", 1): (99, math.nan)})
+    runs = [r.model_copy(update={"wanted": r.wanted[:1]}) if r.label == "bound" else r for r in whole.plan.runs]
+    found = Grid(whole.plan.model_copy(update={"runs": tuple(runs)}), whole.results)
+    average, first, _ = tables(found)
+    assert [str(cell) for cell in average.rows[2][1]] == ["**99.0**", "", "", ""]
+    assert [row[1][1].best for row in average.rows] == [True, True, False]  # both have 50.0
+    assert [row[1][2].best for row in first.rows] == [False, True, False]
+    assert UNKNOWN in markdown(found) and "–" not in markdown(found) and UNKNOWN in holes(found, {})
+    assert UNKNOWN not in markdown(whole) and UNKNOWN not in holes(whole, {})
 
 
 def test_every_source_has_its_table() -> None:

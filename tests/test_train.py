@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import rmadapter as ra
-from rmadapter import checkpoint
+from rmadapter import checkpoint, train
 from rmadapter.backbones import Backbone
 from rmadapter.data import Task
 from rmadapter.data.loader import Augment, Augmented, order, training_batches
@@ -224,6 +224,14 @@ def test_what_is_refused(few: Task, pictoclip: Backbone, tmp_path: Path) -> None
         ra.fit(method, few, tmp_path / "file")
 
 
+def test_a_training_that_is_all_warm_up_says_so(few: Task, pictoclip: Backbone) -> None:
+    short = {"epochs": 1, "warmup_epochs": 1, "show_progress": False}
+    with pytest.warns(UserWarning, match="1 epoch, all of them warm-up at a rate of 1e-05"):
+        ra.fit(ra.RMAdapter(pictoclip), few.shots(1, seed=1), **short)
+    ra.fit(ra.RMAdapter(pictoclip), few.shots(1, seed=1), **short, lr=1e-5)  # a note would be an error here
+    ra.fit(ra.ZeroShot(pictoclip), few.shots(1, seed=1), **short)
+
+
 def test_zero_shot_trains_nothing_and_is_saved_all_the_same(few: Task, pictoclip: Backbone, tmp_path: Path) -> None:
     result = ra.fit(ra.ZeroShot(pictoclip), few.shots(1, seed=1), tmp_path / "run", show_progress=False)
     assert result.steps == 0
@@ -288,3 +296,14 @@ def test_seconds_are_those_of_all_processes(
             ra.fit(ra.RMAdapter(pictoclip), few.shots(2, seed=1), tmp_path / "run", **settings)
     result = ra.fit(ra.RMAdapter(pictoclip), few.shots(2, seed=1), tmp_path / "run", resume=True, **settings)
     assert 100 < result.seconds < 150 and result.images_per_second == pytest.approx(24 / result.seconds)
+
+
+@pytest.mark.parametrize(("share", "saved"), [(0, 5), (1e9, 1)])
+def test_checkpoints_take_a_small_share_of_the_time(
+    few: Task, pictoclip: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, saved: int
+) -> None:
+    save, calls = checkpoint.save, []
+    monkeypatch.setattr(checkpoint, "save", lambda *given: calls.append(given[4]) or save(*given))
+    monkeypatch.setattr(train, "SAVING", share)
+    ra.fit(ra.RMAdapter(pictoclip), few.shots(1, seed=1), tmp_path, show_progress=False, epochs=6)
+    assert calls == list(range(1, saved + 1))

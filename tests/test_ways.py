@@ -13,9 +13,11 @@ from click.testing import CliRunner, Result
 import rmadapter as ra
 from rmadapter import run as runs
 from rmadapter import sweep, ways
+from rmadapter.arms import Arm, arms
 from rmadapter.cli import cli
 from rmadapter.data.export import export_task
 from rmadapter.evaluation import evaluate
+from rmadapter.measures import overview
 from rmadapter.store import Plan, Store
 from rmadapter.tables import Grid, markdown
 from small import small_folder
@@ -47,10 +49,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def plan(place: Path, direct: bool = True) -> Plan:
-    teacher, there, net = sweep.arms(["rmadapter", "rmadapter", "transmiter"], NET, TRAIN)
-    arms = [sweep.Arm(arm.label.split()[0], arm.changes) for arm in (teacher, there, net)]
+    teacher, there, net = arms(["rmadapter", "rmadapter", "transmiter"], NET, TRAIN)
+    made = [Arm(arm.label.split()[0], arm.changes) for arm in (teacher, there, net)]
     options: dict[str, Any] = {"to": str(place / "clip"), "data": [str(place / "plants")]}
-    return ways.plan([arms[0]], arms[2], [arms[1]] if direct else [], **options)
+    return ways.plan([made[0]], made[2], [made[1]] if direct else [], **options)
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +153,15 @@ def test_the_tables_say_which_setting_is_which(swept: tuple[Plan, Store], place:
     assert {row["method"] for row in rows} >= set(LABELS[2:8]) and {row["role"] for row in rows} == {"base", "novel"}
 
 
+def test_the_page_has_what_the_tables_have(swept: tuple[Plan, Store], place: Path, tmp_path: Path) -> None:
+    result = command("report", place / "sweep", "--format", "html", "--out", tmp_path / "page.html")
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "names known: " in text and "million operations added an image" in text and "HM" in text
+    both = overview([Grid.read(*swept), Grid.read(swept[0].model_copy(update={"protocol": "base-to-novel"}), swept[1])])
+    assert both.columns == ("transfer base", "transfer novel", "transfer HM", "base", "novel", "HM")
+
+
 def test_bench_takes_it(place: Path, swept: tuple[Plan, Store]) -> None:
     """The same grid as typed, with what was changed in the labels; so nothing is computed again."""
     before = {file: file.stat().st_mtime_ns for file in (place / "sweep" / "results").iterdir()}
@@ -170,6 +181,7 @@ def test_bench_takes_it(place: Path, swept: tuple[Plan, Store]) -> None:
         (["transfer"], "transfer needs --to"),
         (["base-to-novel", "--to", "pictoclip-s"], "--to belongs to transfer"),
         (["transfer", "--to", "pictoclip-s", "--source", "pictograms/wide"], "transfer has no --source"),
+        (["transfer", "--to", "pictoclip-s", "--arms", "arms.toml"], "transfer has its own rows"),
         (["transfer", "--to", "pictoclip-x"], "unknown backbone"),
         (["transfer", "--to", "pictoclip-s", "--methods", ","], "no methods are named"),
         (["transfer", "--to", "pictoclip-s", "--direct", "rmadaptr"], "did you mean 'rmadapter'"),

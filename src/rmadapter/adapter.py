@@ -65,7 +65,7 @@ class Config(Settings):
     temperature: PositiveFloat | None = None
     """What logits are divided by, fitted on validation items; none: never fitted."""
     scores: dict[str, Any] = {}
-    """Test scores so far, by task and classes, each with versions and machine."""
+    """Scores so far, by task and classes (and val, if not of test items), each with versions and machine."""
 
 
 def save(method: Method, folder: str | Path) -> Path:

@@ -12,11 +12,12 @@ from rmadapter.data import pictograms
 from rmadapter.data.check import Broken, leave_out, without_broken
 from rmadapter.data.task import ImageFile, Picture, Split, Task
 from rmadapter.errors import DataError
+from rmadapter.methods import method_class
 from rmadapter.protocols import Classes
 from rmadapter.recipe import Recipe
 from rmadapter.store import digest
 
-TaskKey = tuple[str, int, str | None, bool]
+TaskKey = tuple[str, int, str | None, bool, str]
 
 
 @dataclass
@@ -73,15 +74,19 @@ class Kit:
         return cut(self.task(data, recipe), classes)
 
     def learned(self, recipe: Recipe) -> str:
-        """Hash of what a recipe learns from: the task with all its names and labels, and the content of the shots."""
-        whole = _key(recipe.data, recipe)
+        """Hash of what a recipe learns from: the task with all its names and labels, and the content of the shots.
+
+        Of methods that are solved also that of the validation items, which may choose their settings.
+        """
+        whole, solved = _key(recipe.data, recipe), method_class(recipe.method).solved
 
         def drawn() -> str:
             shots = self.part(recipe.data, recipe.classes, recipe).shots(recipe.shots, recipe.seed)
             task = self._once(whole, self.task(recipe.data, recipe).sha256)
-            return digest([task, [self._content(item.picture) for item in shots.train]])
+            read = [shots.train, shots.val] if solved and len(shots.val) else [shots.train]
+            return digest([task, *([self._content(item.picture) for item in split] for split in read)])
 
-        return self._once((*whole, recipe.classes, recipe.shots, recipe.seed), drawn)
+        return self._once((*whole, recipe.classes, recipe.shots, recipe.seed, solved), drawn)
 
     def tested(self, data: str, classes: Classes, recipe: Recipe) -> str:
         """Hash of what is scored on: prompt, class names, and the labels and content of the test items."""
@@ -124,7 +129,7 @@ class Kit:
 
 
 def _key(data: str, recipe: Recipe) -> TaskKey:
-    return data, recipe.split_seed, recipe.template, recipe.skip_broken
+    return data, recipe.split_seed, recipe.template, recipe.skip_broken, recipe.test_on
 
 
 def _file_hash(path: Path) -> str:

@@ -55,7 +55,7 @@ class Watch:
     def table(self) -> Group:
         """Methods with how many runs are done, what they score so far, and the time left."""
         table = Table(box=None, pad_edge=False)
-        roles = list(dict.fromkeys(want.role for run in self.plan.runs for want in run.wanted))
+        roles = self.grid.roles
         for name in ("", "done", "failed", *roles, "s a run"):
             table.add_column(name, justify="left" if not name else "right")
         failed = {run.id for run, _ in self.grid.failed}

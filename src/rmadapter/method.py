@@ -10,9 +10,14 @@ A method touches a tower at one of three seams and is the identity at each until
   computed from the block's normalised input u = ln_1(x).
 * ``head(image, text)``: pooled features to normalised features and logits.
 
-The frame (``frame.py``), not the method, runs the blocks. So it can do less work with the same result: text is cut
-behind the last row that is read, blocks below the first one that a method touches run without a gradient (for text once
-per class list), and the last block computes only the row that is pooled.
+Rows of images come as one sequence an image. Those of text come as one sequence for all prompts (where text depends on
+the image, one an image): first the rows that all prompts begin with, then each prompt's own, one prompt after another.
+So a seam may write rows at the beginning, which are the same for all classes, and must treat all others alike.
+
+The frame (``frame.py``), not the method, runs the blocks. So it can do less work with the same result: rows that
+prompts share are computed once, and those behind the last row that is read not at all. Blocks below the first one that
+a method touches run without a gradient, and so does that one where the method only adds to its output: for text once
+per class list, for images that are not augmented once a run. And the last block computes only the rows that are pooled.
 """
 
 from __future__ import annotations
@@ -30,13 +35,13 @@ from rmadapter import recipes
 from rmadapter.backbones import Backbone
 from rmadapter.backbones.clip import TowerName
 from rmadapter.data.task import Split, check_class_names, check_template
-from rmadapter.frame import Rows, begin, finish, finish_pairs, similarity, widen
+from rmadapter.frame import Rows, begin, finish, finish_text, similarity, widen
 from rmadapter.settings import Settings
 
 if TYPE_CHECKING:
     from rmadapter.predictor import Predictor
 
-__all__ = ["Features", "Method", "Output", "Rows", "Teacher", "begin", "finish", "prompts", "similarity", "widen"]
+__all__ = ["Features", "Method", "Output", "Rows", "Teacher", "begin", "finish_text", "prompts", "similarity", "widen"]
 
 
 class Features(NamedTuple):
@@ -96,6 +101,8 @@ class Method(nn.Module):
     """True: ``terms`` wants the frozen backbone's features."""
     conditional_text: bool = False
     """True: text depends on the image, so each has its own text features; such text has no local losses."""
+    local_detached: bool = False
+    """True: local losses reach no other block, since ``local`` detaches its rows; the frame then keeps none of them."""
     views: int = 1
     """Augmented views of an image in a training step; the method sees the first, the teacher the last."""
 
@@ -137,7 +144,7 @@ class Method(nn.Module):
         """Seam 1: rows (b, l, w) that enter the tower.
 
         Args:
-            image: with ``conditional_text``, the pooled feature (b, d), not normalised, of each prompt's image.
+            image: with ``conditional_text``, the pooled feature (b, d), not normalised, of each sequence's image.
         """
         return x
 
@@ -146,13 +153,14 @@ class Method(nn.Module):
         return x
 
     def beside(self, tower: TowerName, i: int, u: Tensor) -> Tensor | None:
-        """Seam 2b: what is added to block ``i``'s output, from its normalised input; the last block has one row."""
+        """Seam 2b: what is added to block ``i``'s output, from its normalised input; of the last block, pooled rows."""
         return None
 
     def local(self, tower: TowerName, i: int, x: Tensor, u: Tensor) -> Tensor | None:
         """A loss of block ``i`` alone, one value a row (b, l), from all rows of its input x and u = ln_1(x).
 
-        Called in training only. The frame takes the mean over valid rows and sums over blocks.
+        Called in training only. The frame takes the mean over rows, counts those that prompts share for each of them,
+        and sums over blocks.
         """
         return None
 
@@ -217,9 +225,15 @@ class Method(nn.Module):
             inputs: normalised pixels (b, 3, s, s) or token ids (c, context).
         """
         touched = self.touches(tower)
-        depth = self.backbone.tower(tower).depth
-        until = depth if not touched else -1 if touched.start == 0 else touched.start
-        return begin(self.backbone.tower(tower), inputs, until, cut=not self.whole_text)
+        until = touched.start if touched else self.backbone.tower(tower).depth
+        if until == 0 and self._acts("tokens"):
+            until = -1
+        past = bool(touched) and not self._acts("before")
+        return begin(self.backbone.tower(tower), inputs, until, cut=not self.whole_text, past=past)
+
+    def _acts(self, seam: str) -> bool:
+        """Is the seam anything but the identity that it is here?"""
+        return getattr(getattr(self, seam), "__func__", None) is not getattr(Method, seam)
 
     def begin_text(self, classes: Sequence[str], template: str | None = None) -> Rows:
         """``begin`` for the prompts of a class list."""
@@ -233,15 +247,15 @@ class Method(nn.Module):
         losses: dict[TowerName, Tensor | None] = {"image": image_loss, "text": text_loss}
         return Output(self.head(pooled, features), {name: loss for name, loss in losses.items() if loss is not None})
 
-    def finish_text(self, text: Rows, image: Tensor) -> tuple[Tensor, Tensor | None]:
+    def finish_text(self, text: Rows, image: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Pooled text features (c, d), or (b, c, d) where they depend on those of images (b, d); and the local loss."""
-        tower = self.backbone.tower("text")
-        return (finish_pairs(tower, text, self, image), None) if self.conditional_text else finish(tower, text, self)
+        return finish_text(self.backbone.tower("text"), text, self, image if self.conditional_text else None)
 
     @torch.no_grad()
     def frozen(self, tower: TowerName, rows: Rows) -> Tensor:
-        """The frozen backbone's feature (b, d), L2-normalised, sharing the work that ``begin`` has done."""
-        return F.normalize(widen(finish(self.backbone.tower(tower), rows, None)[0]), dim=-1)
+        """The frozen backbone's features (b, d) or (c, d), L2-normalised, sharing the work that ``begin`` has done."""
+        run = finish if tower == "image" else finish_text
+        return F.normalize(widen(run(self.backbone.tower(tower), rows, None)[0]), dim=-1)
 
     def predictor(self, classes: Sequence[str], template: str | None = None) -> Predictor:
         """A classifier for any list of class names, from a copy of this method as it is now.

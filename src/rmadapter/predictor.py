@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from rmadapter.backbones.clip import TowerName
 from rmadapter.data.images import to_rgb
 from rmadapter.data.loader import decoded
 from rmadapter.data.task import ImageFile, Picture, check_class_names
@@ -88,16 +87,13 @@ class Predictor:
         with torch.no_grad():
             of = self.classes if self._columns is None else method.classes
             rows = method.begin_text(of, self.template)
-            self.text: Rows | Tensor = rows if method.conditional_text else self._pooled("text", rows)
-
-    def _pooled(self, tower: TowerName, rows: Rows) -> Tensor:
-        return finish(self.method.backbone.tower(tower), rows, self.method)[0]
+            self.text: Rows | Tensor = rows if method.conditional_text else self.method.finish_text(rows)[0]
 
     @torch.no_grad()
     def logits(self, pixels: Tensor) -> Tensor:
         """Preprocessed pixels (b, 3, s, s) in uint8 to logits (b, c), float32."""
         inputs = self.method.backbone.preprocess.normalise(pixels.to(self.method.backbone.device))
-        image = self._pooled("image", self.method.begin("image", inputs))
+        image = finish(self.method.backbone.tower("image"), self.method.begin("image", inputs), self.method)[0]
         text = self.text if isinstance(self.text, Tensor) else self.method.finish_text(self.text, image)[0]
         logits = self.method.head(image, text).logits
         return logits if self._columns is None else logits[:, self._columns]
@@ -183,7 +179,9 @@ def _columns(method: Method, classes: tuple[str, ...]) -> list[int] | None:
             allowed=_some(method.classes) if method.classes else "none yet: it is not trained",
             remedy="train it on these classes too, or use a method that takes any class names, such as rmadapter",
         )
-    return [method.classes.index(name) for name in classes]
+    places = {name: [i for i, known in enumerate(method.classes) if known == name] for name in classes}
+    # Of two classes that share a name (ImageNet has such), the first stands for the first and the second for the other.
+    return [places[name].pop(0) if len(places[name]) > 1 else places[name][0] for name in classes]
 
 
 def _some(names: Sequence[str], most: int = 10) -> str:

@@ -15,6 +15,8 @@ from rmadapter.errors import SettingError, unknown
 
 Classes = Literal["base", "novel", "all"]
 """Which of a task's: the first half, the other, or both."""
+HALVES = ("base-to-novel", "transfer")
+"""Protocols that train on half of a task's classes and test on either half."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ class Recipe(Settings):
     data: str = "pictograms/animals"
     """A task of rmadapter list tasks (public/… with --root), or your own: a folder, a split .json, a .csv or .jsonl."""
     backbone: str = "pictoclip-s"
-    """pictoclip-s, an open_clip model such as ViT-B-16, hf-hub:owner/model, or a local folder."""
+    """pictoclip-s or pictoclip-m, an open_clip model such as ViT-B-16, hf-hub:owner/model, or a local folder."""
     pretrained: str | None = "default"
     """Weights: a tag of open_clip, a .safetensors file, none (random); default: openai, or the backbone's own."""
     shots: PositiveInt = 16
@@ -36,6 +36,8 @@ class Recipe(Settings):
     """Of the shots, the initial values, the batch order and the augmentation."""
     split_seed: Seed = 1
     """Of the 50/20/30 split of data without a split of their own."""
+    test_on: Literal["test", "val"] = "test"
+    """What is scored: test items, or val: validation items in their place, to choose settings on."""
     skip_broken: bool = False
     """Leave out images that cannot be read, and list them; otherwise the first one is an error."""
     template: str | None = None

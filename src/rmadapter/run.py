@@ -17,6 +17,7 @@ from rmadapter.data.readers import find, read_manifest
 from rmadapter.data.task import ImageFile, Manifest, Task
 from rmadapter.errors import AdapterError, DataError, UserError
 from rmadapter.files import new_folder, write_json, write_text
+from rmadapter.method import Method
 from rmadapter.methods import method_class
 from rmadapter.progress import counter
 from rmadapter.protocols import Classes
@@ -54,7 +55,8 @@ def device_of(name: str) -> str:
 
 def load_recipe_task(recipe: Recipe) -> Task:
     """The whole task of a recipe, before it is cut to classes and shots."""
-    return load_task(recipe.data, split_seed=recipe.split_seed, template=recipe.template)
+    task = load_task(recipe.data, split_seed=recipe.split_seed, template=recipe.template)
+    return task.without_test() if recipe.test_on == "val" else task
 
 
 def train(
@@ -106,15 +108,20 @@ def train(
     if resume:
         _note_changes(started, record)
     _write_start(out, record, task, broken)
+    result = _learn(method, shots, out, recipe, show_progress)
+    _finish(out, record)
+    return result
+
+
+def _learn(method: Method, shots: Task, out: Path, recipe: Recipe, show_progress: bool) -> Fit:
+    """``fit``; a mistake that is found before anything is learned leaves the folder free for the corrected command."""
     try:
-        result = fit(method, shots, out, resume=True, show_progress=show_progress, **recipe.train.model_dump())
+        return fit(method, shots, out, resume=True, show_progress=show_progress, **recipe.train.model_dump())
     except UserError:
-        if not (out / STEPS).exists():  # nothing was learned yet: leave the folder free for the corrected command
+        if not (out / STEPS).exists():
             for name in (TASK, RUN, SKIPPED):
                 (out / name).unlink(missing_ok=True)
         raise
-    _finish(out, record)
-    return result
 
 
 def _finish(out: Path, record: Record) -> None:

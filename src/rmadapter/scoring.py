@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rmadapter import adapter, provenance, report
 from rmadapter.calibration import fit_temperature
@@ -32,6 +32,8 @@ class Evaluation:
     """Which those are."""
     folder: Path
     """Where the files are."""
+    split: Literal["test", "val"] = "test"
+    """What was scored: test items, or the validation items that stand in their place in a run with test_on = val."""
     fitted_on: int | None = None
     """Validation images that a temperature was fitted on just now."""
     ece_without: float | None = None
@@ -39,8 +41,8 @@ class Evaluation:
 
     @property
     def title(self) -> str:
-        """Task and choice of classes: ``pictograms/food base``."""
-        return f"{self.task.name} {self.chosen}"
+        """Task and choice of classes: ``pictograms/food base``; and what was scored, where that is not test items."""
+        return f"{self.task.name} {self.chosen}" + (f", {self.split}" if self.split != "test" else "")
 
     def summary(self) -> dict[str, float]:
         """The scores' summary, and what a temperature was fitted on and changed."""
@@ -58,6 +60,8 @@ def evaluate_run(
     device: str = "auto",
 ) -> Evaluation:
     """Test scores of a run, also written into its ``adapter_config.json`` and, with what explains them, beside it.
+
+    Of a run with ``test_on = "val"`` they are scores of validation items, and are called so.
 
     Args:
         data: another task or folder, or the place where the run's own data are now; None: the run's own.
@@ -87,7 +91,7 @@ def evaluate_run(
     scores = score(found, part.test.labels, predictor.temperature)
     without = None if predictor.temperature == 1 else score(found, part.test.labels).ece
     out = folder / EVALUATION / f"{task.name or 'task'}-{chosen}".replace("/", "-")
-    evaluation = Evaluation(scores, part, chosen, out, fitted_on, without)
+    evaluation = Evaluation(scores, part, chosen, out, recipe.test_on if own else "test", fitted_on, without)
     _write(evaluation, folder, plots, provenance.machine(str(method.backbone.device)))
     return evaluation
 
@@ -121,11 +125,11 @@ def _write(evaluation: Evaluation, run: Path, plots: bool, machine: dict[str, An
     report.write_tables(scores, task.test, out)
     report.remove_pictures(out)
     if plots:
-        report.write_pictures(scores, task.test, f"{evaluation.title}, test", out)
+        report.write_pictures(scores, task.test, f"{task.name} {evaluation.chosen}, {evaluation.split}", out)
     about = {
         "task": task.name,
         "classes_chosen": evaluation.chosen,
-        "split": "test",
+        "split": evaluation.split,
         "split_sha256": task.sha256(),
         "template": task.template,
         "method": recipe.method,

@@ -6,15 +6,16 @@ as 32 where a whole number is wanted, and 'none' as None where None is allowed.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Self, get_args
+from typing import Annotated, Any, ClassVar, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from rmadapter.errors import SettingError, UserError, nearest
+from rmadapter.errors import DataError, SettingError, UserError, nearest
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 """A seed; 0 is one."""
@@ -26,6 +27,11 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
     )
+
+    input_files: ClassVar[tuple[str, ...]] = ()
+    """Settings that name a file: its content decides, not where it lies."""
+    later: ClassVar[tuple[str, ...]] = ()
+    """Settings that came after results were stored. At its default one decides nothing, so that runs keep their ids."""
 
     @classmethod
     def read(cls, file: Path, error: type[UserError]) -> Self:
@@ -79,14 +85,34 @@ class Settings(BaseModel):
     def _from_text(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
+        known = cls.model_fields  # an unknown key inside a table is for pydantic to refuse
         return {
-            key: _from_text(value, cls.model_fields[key].annotation) if isinstance(value, str) else value
+            key: _from_text(value, known[key].annotation) if isinstance(value, str) and key in known else value
             for key, value in values.items()
         }
 
     def plain(self) -> dict[str, Any]:
         """Every setting with its value, as JSON can hold it."""
         return self.model_dump(mode="json")
+
+    def decisive(self) -> dict[str, Any]:
+        """What results hang on: every setting, with the content's hash for a file, without ``later`` ones at defaults.
+
+        Raises:
+            DataError: naming the file, when one cannot be read.
+        """
+        fields = type(self).model_fields
+        idle = {key for key in self.later if getattr(self, key) == fields[key].default}
+        kept = {key: value for key, value in self.plain().items() if key not in idle}
+        named = {key: value for key, value in kept.items() if key in self.input_files and value is not None}
+        return {**kept, **{key: _content(Path(value)) for key, value in named.items()}}
+
+
+def _content(file: Path) -> str:
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(f"{file} cannot be read", got=error.strerror) from error
 
 
 def _from_text(value: str, annotation: Any) -> Any:

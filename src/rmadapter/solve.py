@@ -13,7 +13,8 @@ from torch import Tensor
 from rmadapter.backbones import Backbone
 from rmadapter.data.loader import Pixels, evaluation_batches
 from rmadapter.data.task import Split, Task
-from rmadapter.method import Method, begin, finish, widen
+from rmadapter.frame import begin, finish, widen
+from rmadapter.method import Method
 from rmadapter.progress import counter
 
 

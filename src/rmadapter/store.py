@@ -22,11 +22,23 @@ from filelock import FileLock, Timeout
 from rmadapter.data.check import Broken, table
 from rmadapter.errors import DataError, UserError
 from rmadapter.files import write_json, write_text
+from rmadapter.methods import method_class
 from rmadapter.protocols import Classes
 from rmadapter.settings import Settings
 
 FORMAT = 2
 """Of a result; a change of what results mean changes every id."""
+
+
+class Levels(Settings):
+    """Test items by how sure the predictor was of them: bins of confidence, of equal width from 0 to 1."""
+
+    images: tuple[int, ...]
+    """In each bin."""
+    right: tuple[int, ...]
+    """Of these."""
+    confidence: tuple[float, ...]
+    """Their mean confidence, 0 to 1; 0 in an empty bin."""
 
 
 class Scored(Settings):
@@ -48,6 +60,10 @@ class Scored(Settings):
     """Chosen among."""
     seconds: float
     """Of the evaluation."""
+    mean_confidence: float | None = None
+    """Of the predicted classes, percent; above the accuracy: too sure. None: the result is older than this field."""
+    levels: Levels | None = None
+    """What a reliability diagram shows. None: the result is older than this field."""
 
 
 class Result(Settings):
@@ -161,10 +177,17 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def decides(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a recipe decides a run, beside the backbone's weights and the data: no place, no number of workers."""
+def decides(recipe: Mapping[str, Any], files: bool = True) -> dict[str, Any]:
+    """What of a recipe decides a run, beside the backbone's weights and the data: no place, no number of workers.
+
+    Args:
+        files: with the content of files that settings name; without, these settings are left out and nothing is read.
+    """
     kept = {key: value for key, value in recipe.items() if key not in ("data", "backbone", "pretrained")}
-    return {**kept, "train": {key: value for key, value in recipe["train"].items() if key != "workers"}}
+    method = method_class(recipe["method"]).Settings.parse(recipe["method_settings"], f"method {recipe['method']}")
+    train = {key: value for key, value in recipe["train"].items() if key != "workers"}
+    settings = method.decisive() if files else method.model_dump(mode="json", exclude={*method.input_files})
+    return {**kept, "method_settings": settings, "train": train}
 
 
 def run_id(recipe: Mapping[str, Any], backbone: str, split: str) -> str:

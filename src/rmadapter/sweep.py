@@ -10,54 +10,28 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rmadapter import adapter, protocols, provenance
+from rmadapter.arms import Arm
 from rmadapter.data.task import Task
 from rmadapter.errors import SettingError, UserError
 from rmadapter.kit import Kit
+from rmadapter.methods import method_class
 from rmadapter.recipe import Recipe, resolve
-from rmadapter.store import Plan, Planned, Result, Scored, Store, Wanted, decides, is_done, missing, run_id
+from rmadapter.store import Levels, Plan, Planned, Result, Scored, Store, Wanted, decides, is_done, missing, run_id
+
+if TYPE_CHECKING:
+    from rmadapter.calibration import Bins
 
 POLL = 0.5
 """Seconds between two looks at what other processes do."""
 SECONDS = ("setup", "train", "evaluate")
 """What a run's time is spent on."""
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A method with changed settings, under the label that tables show."""
-
-    label: str
-    changes: Mapping[str, Any]
-    """As ``recipe.resolve`` takes them: top-level keys, and the tables ``method`` and ``train``."""
-
-
-def arms(methods: Sequence[str], method: Mapping[str, Any], train: Mapping[str, Any]) -> list[Arm]:
-    """A labelled arm a method; settings of methods go to those that have them.
-
-    Raises:
-        SettingError: for no method, or a setting that none of them has.
-    """
-    from rmadapter.methods import method_class, method_names
-
-    if not methods:
-        raise SettingError("no methods are named", allowed=", ".join(method_names()))
-    has = {name: set(method_class(name).Settings.model_fields) for name in methods}
-    for key in method:
-        if not any(key in names for names in has.values()):
-            raise SettingError(f"none of the methods has a setting {key!r}", got=", ".join(methods))
-    made = []
-    for name in methods:
-        own = {key: value for key, value in method.items() if key in has[name]}
-        telling = {key: value for key, value in {**own, **train}.items() if key != "workers"}  # which change no score
-        changed = " ".join(f"{key}={value}" for key, value in telling.items())
-        made.append(Arm(f"{name} {changed}".strip(), {"method": {"name": name, **own}, "train": dict(train)}))
-    return made
 
 
 def plan(
@@ -93,14 +67,26 @@ def plan(
                 where = {"data": leg.data, "classes": leg.classes, "shots": leg.shots, "seed": seed}
                 recipe = resolve(None, {**(common or {}), **arm.changes, **where})
                 label = " ".join([arm.label, *unusual(protocol, recipe)])
-                runs.append(planned_run(label, recipe, leg, kit))
+                runs.append(planned_run(label, recipe, _answerable(leg, recipe, kit), kit))
     skipped = {name: tuple(broken) for name, broken in kit.skipped.items()}
     return Plan(protocol=protocol, runs=tuple({run.id + run.label: run for run in runs}.values()), skipped=skipped)
 
 
+def _answerable(leg: protocols.Leg, recipe: Recipe, kit: Kit) -> protocols.Leg:
+    """The leg with what its method can say something about: one that is bound to its classes knows no others."""
+    if not method_class(recipe.method).class_bound:
+        return leg
+    known = set(kit.part(leg.data, leg.classes, recipe).classes)
+    asked = (e for e in leg.evaluations if known.issuperset(kit.part(e.data, e.classes, recipe).classes))
+    return replace(leg, evaluations=tuple(asked))
+
+
 def unusual(protocol: str, recipe: Recipe) -> list[str]:
     """What a label must say so that sweeps into one folder do not mix."""
-    found = {key: getattr(recipe, key) for key in ("backbone", "pretrained", "template", "split_seed", "skip_broken")}
+    found = {
+        key: getattr(recipe, key)
+        for key in ("backbone", "pretrained", "template", "split_seed", "skip_broken", "test_on")
+    }
     if (recipe.shots,) != protocols.protocol(protocol).default_shots[:1] and protocol != "few-shot":
         found["shots"] = recipe.shots
     usual = {key: field.default for key, field in Recipe.model_fields.items()}
@@ -249,7 +235,8 @@ def _compute(planned: Planned, store: Store, kit: Kit, sweep: str) -> None:
     if ways.KEY in planned.recipe:
         method, fit = ways.made(planned, store, kit)
     else:
-        train(recipe, folder, resume=True, compared=decides, show_progress=False, **own)
+        compared = partial(decides, files=False)  # the folder's name hashes their content, and they may have moved
+        train(recipe, folder, resume=True, compared=compared, show_progress=False, **own)
         method, fit = adapter.load(folder, backbone=own["backbone"]), read_run(folder).fit
     result = _known(planned, store).model_copy(
         update={
@@ -284,4 +271,10 @@ def _score(method: Any, part: Task, want: Wanted, kit: Kit) -> Scored:
         found = evaluate(method.predictor(part.classes, part.template), part.test, pixels=kit.pixels)
     kept = {key: value for key, value in found.summary().items() if key in Scored.model_fields}
     where = {"data": want.data, "split": want.split, "seconds": round(time.perf_counter() - begun, 3)}
-    return Scored.parse({**kept, **where}, "scores")
+    return Scored.parse({**kept, **where, "levels": _levels(found.bins)}, "scores")
+
+
+def _levels(bins: Bins) -> Levels:
+    right = (bins.accuracy * bins.images).round().astype(int)
+    confidence = tuple(bins.confidence.round(6).tolist())
+    return Levels(images=tuple(bins.images.tolist()), right=tuple(right.tolist()), confidence=confidence)

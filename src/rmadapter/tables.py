@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from statistics import fmean, stdev
 
 from rmadapter.evaluation import harmonic_mean
 from rmadapter.files import csv_text
-from rmadapter.store import Plan, Planned, Result, Store, is_done
+from rmadapter.store import Plan, Planned, Result, Scored, Store, is_done
 
 CSV = ("protocol", "method", "trained_on", "shots", "seed", "role", "tested_on", "classes", "accuracy", "ece", "id")
 
@@ -23,6 +24,7 @@ NAMES = (
     "names known: the names of novel classes are used when the adaptation is extracted, as published; blind: they are "
     "not. All other rows meet novel names at the test alone. +: trained on the labels of the base images, too."
 )
+UNKNOWN = "Empty: what a method was not asked for, since it is bound to its classes and knows no others."
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,12 @@ class Cell:
     error: float | None = None
     """Standard error of the mean over seeds; None for one seed."""
     best: bool = False
+    asked: bool = True
+    """False: no plan wants it, so nothing is missing."""
 
     def __str__(self) -> str:
+        if not self.asked:
+            return ""
         if self.mean is None:
             return "–"
         text = f"{self.mean:.1f}" if self.error is None else f"{self.mean:.1f} ± {self.error:.1f}"
@@ -75,6 +81,11 @@ class Grid:
         return list(dict.fromkeys(run.label for run in self.plan.runs))
 
     @property
+    def roles(self) -> list[str]:
+        """What scores stand for, in the order of the plan."""
+        return list(dict.fromkeys(want.role for run in self.plan.runs for want in run.wanted))
+
+    @property
     def open(self) -> list[Planned]:
         """Runs that are not finished."""
         return [run for run in self.plan.runs if not is_done(self.results[run.id], run)]
@@ -91,11 +102,27 @@ class Grid:
 
     def runs(self, **wanted: object) -> list[Planned]:
         """Runs by label, data, shots or seed."""
-        return [run for run in self.plan.runs if all(_of(run, key) == value for key, value in wanted.items())]
+        key = tuple(wanted[name] for name in ("label", "data") if name in wanted)
+        near = self._near.get(key, []) if "label" in wanted else self.plan.runs
+        return [run for run in near if all(_of(run, key) == value for key, value in wanted.items())]
 
     def run(self, **wanted: object) -> Planned | None:
         """The run by label, data, shots and seed; None where the plan has none."""
         return next(iter(self.runs(**wanted)), None)
+
+    @cached_property
+    def _near(self) -> dict[tuple[object, ...], list[Planned]]:
+        """Runs by label, and by label and data, since a large grid is looked through once a cell."""
+        found: dict[tuple[object, ...], list[Planned]] = {}
+        for run in self.plan.runs:
+            for key in ((run.label,), (run.label, run.recipe["data"])):
+                found.setdefault(key, []).append(run)
+        return found
+
+    def wants(self, label: str, role: str, data: str | None = None) -> bool:
+        """Whether the plan wants a method's score in a role; of classes that a method cannot know it does not."""
+        wanted = (want for run in self.runs(label=label) for want in run.wanted)
+        return any(want.role == role and data in (None, want.data) for want in wanted)
 
     def distinct(self, key: str) -> list[object]:
         """The values of data, shots or seed in the plan's order."""
@@ -103,13 +130,17 @@ class Grid:
 
     def score(self, run: Planned | None, role: str, data: str | None = None) -> float | None:
         """A run's accuracy in a role; None where it is missing."""
+        found = self.scored(run, role, data)
+        return found.accuracy if found else None
+
+    def scored(self, run: Planned | None, role: str, data: str | None = None) -> Scored | None:
+        """All that a run scored in a role; None where it is missing."""
         if run is None:
             return None
         result = self.results[run.id]
         for want in run.wanted:
             if want.role == role and data in (None, want.data):
-                found = result.score(want) if result else None
-                return found.accuracy if found else None
+                return result.score(want) if result else None
         return None
 
 
@@ -117,11 +148,11 @@ def _of(run: Planned, key: str) -> object:
     return run.label if key == "label" else run.recipe[key]
 
 
-def mean_over_seeds(by_seed: Sequence[float | None]) -> Cell:
-    """Mean ± standard error; empty where one is missing."""
+def mean_over_seeds(by_seed: Sequence[float | None], asked: bool = True) -> Cell:
+    """Mean ± standard error; without a mean where one is missing, or was not asked for."""
     values = [value for value in by_seed if value is not None]
     if not values or len(values) < len(by_seed):
-        return Cell(None)
+        return Cell(None, asked=asked)
     return Cell(fmean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None)
 
 
@@ -166,15 +197,17 @@ def base_to_novel(grid: Grid) -> list[Table]:
         novels = [mean(novel for _, novel in pair) for pair in pairs]
         of_means = [hm(base, novel) for base, novel in zip(bases, novels, strict=True)]
         of_hms = [mean(hm(*values) for values in pair) for pair in pairs]
-        average.append((label, tuple(mean_over_seeds(values) for values in (bases, novels, of_means, of_hms))))
+        novel = grid.wants(label, "novel")  # and so what is made of it
+        rest = (mean_over_seeds(values, novel) for values in (novels, of_means, of_hms))
+        average.append((label, (mean_over_seeds(bases), *rest)))
     columns = ("base", "novel", "HM of means", "mean of HMs")
     made = [Table(f"mean over {len(tasks)} tasks", columns, tuple(average))]
     for task in tasks:
         rows = []
         for label in grid.labels:
             values = [of[task, label, seed] for seed in _seeds(grid, label, seeds)]
-            lists = ([b for b, _ in values], [n for _, n in values], [hm(b, n) for b, n in values])
-            rows.append((label, tuple(mean_over_seeds(each) for each in lists)))
+            novel, lists = grid.wants(label, "novel"), ([n for _, n in values], [hm(b, n) for b, n in values])
+            rows.append((label, (mean_over_seeds([b for b, _ in values]), *(mean_over_seeds(x, novel) for x in lists))))
         made.append(Table(str(task), ("base", "novel", "HM"), tuple(rows)))
     return made
 
@@ -192,8 +225,9 @@ def _from_one_source(grid: Grid, source: str) -> Table:
         runs = grid.runs(label=label, data=source)
         scores = [[grid.score(run, "target", target) for target in targets] for run in runs]
         cells = [mean_over_seeds([grid.score(run, "source") for run in runs])]
-        cells += [mean_over_seeds([row[index] for row in scores]) for index in range(len(targets))]
-        rows.append((label, (*cells, mean_over_seeds([mean(row) for row in scores]))))
+        asked = [grid.wants(label, "target", target) for target in targets]
+        cells += [mean_over_seeds([row[index] for row in scores], asked[index]) for index in range(len(targets))]
+        rows.append((label, (*cells, mean_over_seeds([mean(row) for row in scores], any(asked)))))
     columns = (f"{source} (source)", *targets, "mean of targets")
     return Table(f"trained on {source}", columns, tuple(rows))
 
@@ -228,15 +262,13 @@ def mark_best(table: Table) -> Table:
         return table
     best = []
     for column in range(len(table.columns)):
-        means = [cells[column].mean for _, cells in table.rows]
+        means = [cells[column].mean for _, cells in table.rows if cells[column].asked]
         known = [value for value in means if value is not None]
         best.append(max(known) if len(known) == len(means) else None)
     rows = tuple(
         (
             name,
-            tuple(
-                Cell(c.mean, c.error, c.mean is not None and c.mean == top) for c, top in zip(cells, best, strict=True)
-            ),
+            tuple(replace(c, best=c.mean is not None and c.mean == top) for c, top in zip(cells, best, strict=True)),
         )
         for name, cells in table.rows
     )
@@ -247,13 +279,11 @@ def markdown(grid: Grid) -> str:
     """All tables of a protocol as Markdown, and below them what is missing."""
     seeds = ", ".join(str(seed) for seed in grid.distinct("seed"))
     parts = [f"# {grid.plan.protocol}", f"Percent; mean over seeds {seeds} ± standard error. In bold: the best."]
-    return "\n\n".join([*parts, *map(str, tables(grid)), *costs(grid), *holes(grid)]) + "\n"
+    return "\n\n".join([*parts, *map(str, tables(grid)), *_ways(grid), *holes(grid)]) + "\n"
 
 
-def costs(grid: Grid) -> list[str]:
-    """Of the protocol transfer: what its names mean, and what a way costs, as a mean over its runs."""
-    if grid.plan.protocol != "transfer":
-        return []
+def added(grid: Grid) -> Table | None:
+    """What a way of using a teacher costs beside the target's own, as a mean over its runs; None: nothing is known."""
     rows: list[tuple[str, tuple[Cell, ...]]] = []
     for label in grid.labels:
         done = [found.training for run in grid.runs(label=label) if (found := grid.results[run.id]) and found.training]
@@ -263,7 +293,15 @@ def costs(grid: Grid) -> list[str]:
             seconds = [mean(part[name] for part in spent if name in part) for name in PARTS]
             rows.append((label, (Cell(flops), *map(Cell, seconds))))
     columns = ("million operations added an image", *(f"{name}, s" for name in PARTS))
-    return [NAMES, str(Table("cost beside the target's own", columns, tuple(rows)))] if rows else [NAMES]
+    return Table("cost beside the target's own", columns, tuple(rows)) if rows else None
+
+
+def _ways(grid: Grid) -> list[str]:
+    """Of the protocol transfer: what its rows' names mean, and what they cost."""
+    if grid.plan.protocol != "transfer":
+        return []
+    table = added(grid)
+    return [NAMES] if table is None else [NAMES, str(table)]
 
 
 def holes(grid: Grid) -> list[str]:
@@ -271,8 +309,11 @@ def holes(grid: Grid) -> list[str]:
     said = []
     if grid.open:
         said.append(f"{len(grid.open)} of {len(grid.plan.runs)} runs are missing; what needs one is shown as –.")
-    elif "–" in "".join(str(cell) for table in tables(grid) for _, cells in table.rows for cell in cells):
-        said.append("–: a method was not asked for on every task, so it has no mean over them.")
+    cells = [cell for table in tables(grid) for _, row in table.rows for cell in row]
+    if not grid.open and "–" in map(str, cells):
+        said.append("–: what a method was not asked for on every task, so that it has no mean over them.")
+    if not all(cell.asked for cell in cells):
+        said.append(UNKNOWN)
     if grid.plan.superseded:
         many = f"{grid.plan.superseded} run{'s' * (grid.plan.superseded != 1)}"
         said.append(f"Left out for newer runs of the same method, data, shots and seed: {many} of older plans.")

@@ -12,6 +12,7 @@ import json
 import math
 import random
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,15 +25,18 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from torch import Tensor
 
 from rmadapter import adapter, checkpoint, progress, recipes
-from rmadapter.data.loader import Augment, Augmented, order, training_batches
+from rmadapter.data.loader import Augment, order
 from rmadapter.data.task import Task
 from rmadapter.errors import DataError, SettingError, TrainingError, UserError
 from rmadapter.files import new_folder, write_atomic, write_json, write_text
 from rmadapter.method import Method, Rows, Teacher
 from rmadapter.settings import Seed, Settings
 from rmadapter.solve import solve
+from rmadapter.views import Seen, Views
 
 STEPS, SHOTS, FIT = "steps.jsonl", "shots.json", "fit.json"
+SAVING = 20
+"""Between two checkpoints passes so many times what a checkpoint takes to write: at 1 shot an epoch is one step."""
 
 
 class TrainSettings(Settings):
@@ -166,14 +170,20 @@ class _Run:
     def __init__(self, method: Method, task: Task, settings: TrainSettings, folder: Path | None, resume: bool) -> None:
         self.method, self.task, self.settings, self.folder = method, task, settings, folder
         self.parameters = [parameter for parameter in method.parameters() if parameter.requires_grad]
+        if self.parameters and settings.epochs <= settings.warmup_epochs and settings.warmup_lr < settings.lr:
+            many = f"{settings.epochs} epoch{'s' * (settings.epochs != 1)}"
+            said = f"{many}, all of them warm-up at a rate of {settings.warmup_lr:g}, so that little is learned"
+            warnings.warn(f"{said}: train for longer, or with --train.warmup_epochs 0", stacklevel=3)
         self.batches = [order(len(task.train), settings.batch_size, settings.seed, e) for e in range(settings.epochs)]
         self.steps = sum(map(len, self.batches)) if self.parameters else 0
         self.first_epoch, self.spent = 0, 0.0
+        self.next_save = 0.0
+        self.identity = "" if folder is None else self._identity()  # once: a file that it reads may go away meanwhile
         if self.parameters:
             self.accelerator, self.optimizer = _prepare(method, settings, self.parameters)
             if resume and folder is not None:
                 scaler = self.accelerator.scaler
-                found = checkpoint.restore(folder, method, self.optimizer, scaler, self._identity())
+                found = checkpoint.restore(folder, method, self.optimizer, scaler, self.identity)
                 self.first_epoch, self.spent = found
         self._trim_log()
 
@@ -193,10 +203,9 @@ class _Run:
         teacher = self.method.teacher_text(self.task.classes, text) if self.method.needs_teacher else None
         self.method.train()
         for epoch, step, batch in self._stream():
-            pixels = self.method.backbone.preprocess.normalise(batch.pixels.to(self.method.backbone.device))
             if step == 0:
                 sums = {}
-            terms = self._step(epoch, step, pixels, batch.labels.to(pixels.device), text, teacher)
+            terms = self._step(epoch, step, batch, text, teacher)
             seen += len(batch.labels)
             for name, value in terms.items():
                 sums[name] = sums.get(name, 0.0) + value / len(self.batches[epoch])
@@ -213,34 +222,33 @@ class _Run:
 
     def _after_epoch(self, done: int, seconds: float) -> None:
         self.method.after_epoch(done, self.settings.epochs)
-        if self.folder and done < self.settings.epochs:
-            scaler = self.accelerator.scaler
-            checkpoint.save(self.folder, self.method, self.optimizer, scaler, done, seconds, self._identity())
+        if self.folder and done < self.settings.epochs and time.perf_counter() >= self.next_save:
+            begun, scaler = time.perf_counter(), self.accelerator.scaler
+            checkpoint.save(self.folder, self.method, self.optimizer, scaler, done, seconds, self.identity)
+            saved = time.perf_counter()
+            self.next_save = saved + SAVING * (saved - begun)
 
-    def _stream(self) -> Iterator[tuple[int, int, Any]]:
+    def _stream(self) -> Iterator[tuple[int, int, Seen]]:
         """(epoch, step within it, batch) for all that is still to do."""
         if not self.parameters:
             return
-        s, preprocess = self.settings, self.method.backbone.preprocess
-        images = Augmented(self.task.train, preprocess, s.augment, s.seed, self.method.views)
-        todo = [(e, i) for e in range(self.first_epoch, self.settings.epochs) for i in range(len(self.batches[e]))]
-        batches = training_batches(images, [(e, self.batches[e][i]) for e, i in todo], s.workers)
+        s = self.settings
+        views = Views(self.method, self.task.train, s.augment, s.seed, self.accelerator.autocast, s.workers)
+        todo = [(e, i) for e in range(self.first_epoch, s.epochs) for i in range(len(self.batches[e]))]
+        batches = views.batches([(e, self.batches[e][i]) for e, i in todo], s.batch_size, again=s.epochs > 1)
         for (epoch, step), batch in zip(todo, batches, strict=True):
             yield epoch, step, batch
 
-    def _step(
-        self, epoch: int, step: int, pixels: Tensor, labels: Tensor, text: Rows, teacher: Tensor | None
-    ) -> dict[str, float]:
+    def _step(self, epoch: int, step: int, batch: Seen, text: Rows, teacher: Tensor | None) -> dict[str, float]:
         number = self.before(epoch) + step
         torch.manual_seed(random.Random(f"step-{self.settings.seed}-{number}").getrandbits(63))  # for dropout and noise
         rate = self.settings.rate(epoch, step, len(self.batches[epoch]))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with self.accelerator.autocast():
-            views = [self.method.begin("image", view) for view in (pixels.unbind(1) if pixels.ndim > 4 else [pixels])]
-            output = self.method(views[0], text)
-            frozen = None if teacher is None else Teacher(self.method.frozen("image", views[-1]), teacher, number)
-            terms = self.method.terms(output, labels, frozen)
+            output = self.method(batch.rows, text)
+            frozen = None if teacher is None or batch.teacher is None else Teacher(batch.teacher, teacher, number)
+            terms = self.method.terms(output, batch.labels, frozen)
         values = {name: value.item() for name, value in terms.items()}
         for name, value in values.items():
             if not math.isfinite(value):
@@ -276,7 +284,7 @@ class _Run:
     def _identity(self) -> str:
         """Hash of all that decides the result, so that no other run's checkpoint is gone on with."""
         content = {
-            "method": [self.method.name, self.method.settings.plain(), self.method.seed],
+            "method": [self.method.name, self.method.settings.decisive(), self.method.seed],
             "train": self.settings.model_dump(exclude={"workers"}),
             "task": self.task.sha256(),
             "backbone": self.method.backbone.sha256,

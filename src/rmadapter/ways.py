@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from rmadapter import adapter, protocols
+from rmadapter.arms import Arm
 from rmadapter.carrying import carry_to
 from rmadapter.files import new_folder
 from rmadapter.kit import Kit
@@ -19,7 +21,7 @@ from rmadapter.method import Method
 from rmadapter.recipe import Recipe, resolve
 from rmadapter.run import read_run, train
 from rmadapter.store import Plan, Planned, Store, decides, run_id
-from rmadapter.sweep import POLL, Arm, planned_run, unusual
+from rmadapter.sweep import POLL, planned_run, unusual
 from rmadapter.transfer import Mixture
 
 KEY = "transfer"
@@ -140,7 +142,8 @@ def _teacher(about: Mapping[str, Any], store: Store, kit: Kit) -> Method:
         with store.lock(about["from"]) as mine:
             if mine:
                 own: dict[str, Any] = {"backbone": backbone, "task": kit.task(recipe.data, recipe)}
-                train(recipe, folder, resume=True, compared=decides, show_progress=False, device=kit.device, **own)
+                compared = partial(decides, files=False)
+                train(recipe, folder, resume=True, compared=compared, show_progress=False, device=kit.device, **own)
         if not mine:
             time.sleep(POLL)
     return adapter.load(folder, backbone=backbone)

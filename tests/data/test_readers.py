@@ -147,6 +147,6 @@ def test_bad_folders(photos: Path, tmp_path: Path) -> None:
 
 
 def test_templates_need_one_place(photos: Path) -> None:
-    for template in ("a photo", "a {} of a {}"):
+    for template in ("", "a photo", "a {} of a {}"):
         with pytest.raises(DataError, match="exactly one"):
             load_task(photos, template=template)

@@ -27,7 +27,7 @@ def test_all_pass(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("name", ["mma", "rmadapter"])
 def test_dropping_the_gradient_scale_fails(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(bottleneck, "scale_gradient", lambda x, scale: x)
+    monkeypatch.setattr(bottleneck, "scale_gradient", lambda x, gradient, by=1.0: by * x)
     errors = run.compare(run.DATA, name)
     assert errors["logits"] < run.LIMIT and errors["loss"] < run.LIMIT
     assert errors["gradients"] > 0.1
@@ -101,7 +101,7 @@ def test_the_teachers_template_matters_to_the_loss_alone(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("name", ["maple", "promptsrc", "coprompt"])
 def test_shallow_image_rows_that_miss_the_first_norm_fail(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def enter(tower: ImageTower, rows: Tensor) -> Tensor:
+    def enter(tower: ImageTower, rows: Tensor, packed: None) -> Tensor:
         patches = len(tower.positions)
         return torch.cat([tower.ln_pre(rows[:, :patches]), rows[:, patches:]], dim=1)
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 
 import rmadapter as ra
@@ -80,3 +82,15 @@ def test_trained_again_on_other_classes(pictoclip: Backbone, few: Task) -> None:
         ra.fit(method, task.shots(2, seed=1), show_progress=False)
         assert method.weight.shape == (len(task.classes), pictoclip.shape.joint)
         assert method.predictor(task.classes).classes == task.classes
+
+
+def test_two_classes_of_one_name_keep_their_own_weights(pictoclip: Backbone, few: Task) -> None:
+    """ImageNet has "missile" and "sunglasses" twice: a prompt cannot tell such classes apart, and a probe can."""
+    names = ("missile", *few.classes[1:3], "missile", *few.classes[4:])
+    method = LinearProbe(pictoclip, strength=100)
+    ra.fit(method, dataclasses.replace(few.shots(2, seed=1), classes=names), show_progress=False)
+    pixels = torch.randint(0, 256, (3, 3, 48, 48), dtype=torch.uint8)
+    every = method.predictor(names).logits(pixels)
+    image = method.frozen("image", method.begin("image", pictoclip.preprocess.normalise(pixels)))
+    assert (every - F.linear(image, method.weight, method.bias)).abs().max() < 1e-5
+    assert torch.equal(method.predictor(names[:4]).logits(pixels), every[:, :4])

@@ -14,6 +14,7 @@ NAMES = {
     "reconstruction_text": "lambda_text",
     "consistency_image": "lambda_image_consistency",
     "consistency_text": "lambda_text_consistency",
+    "retention": "lambda_retention",
 }
 BASE = {"image_blocks": (2, 4), "text_blocks": (2, 3), "rank": 5, "hidden": 7, "scale": 0.5}
 VARIANTS = {
@@ -47,6 +48,9 @@ VARIANTS = {
         "consistency_image": 3.0,
         "consistency_text": 0.25,
     },
+    "direction": {"retention": 3.0},
+    "outside the shots": {"retention": 3.0, "retained": "outside_shots"},
+    "inside the texts": {"retention": 3.0, "retained": "inside_text"},
 }
 CLASSES = ["cat", "red panda", "hot air balloon", "t-shirt", "Boeing 747-400"]
 
@@ -88,6 +92,8 @@ def test_values_and_gradients(changes: dict, quick_gelu: bool) -> None:
     assert relative(output.features.logits, expected["logits"]) < 1e-5
     assert relative(loss, expected["loss"]) < 1e-5
     weights = {name: getattr(method.settings, name) for name in NAMES} | {"ce": 1.0}
+    if not method.settings.retention:
+        del weights["retention"]
     assert terms.keys() == weights.keys()
     for name, term in terms.items():
         assert relative(term, weights[name] * expected[name]) < 1e-5, name

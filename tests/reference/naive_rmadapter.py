@@ -12,6 +12,7 @@ Formula, per adapted block i (1-based, inclusive ranges per tower), x (n, tokens
     r   = decoder(act(W_dn u~ + b_dn))                        rank -> hidden -> D by default; u~ = stopgrad(u)
     l   = mean (r - u~)^2                                     over samples, tokens, channels
     L   = CE(logits) + lambda1 sum_i l_image + lambda2 sum_i l_text + lambda3 mean|f - f0| + lambda4 mean|w - w0|
+        + lambda5 (mean_b d(f, f0) + mean_c d(w, w0))         d: 1 - cos, or half the square of a part of the change
 
 f (b, E), w (c, E): L2-normalised adapted image and text features; f0, w0: the frozen model's. With gradient_scale, an
 identity op multiplies the gradient of s(...) by 1/s and another one that entering u by s: adapter parameters see 1/s
@@ -56,6 +57,8 @@ class Naive:
     lambda_text: float = 10.0
     lambda_image_consistency: float = 10.0
     lambda_text_consistency: float = 25.0
+    lambda_retention: float = 0.0
+    retained: str = "direction"  # direction: 1 - cos | outside_shots: off the images' span | inside_text: in the texts'
 
 
 class _ScaleGradient(torch.autograd.Function):
@@ -177,6 +180,24 @@ def _features(model: CLIP, settings: Naive, params: Params, tower: str, inputs: 
     return F.normalize(features, dim=-1), total
 
 
+def _retention(settings: Naive, now: Tensor, before: Tensor, images: Tensor, texts: Tensor) -> Tensor:
+    """Return the mean distance of features now (n, E) from before; spans by Gram-Schmidt, a row at a time."""
+    if settings.retained == "direction":
+        return (1 - F.cosine_similarity(now, before, dim=-1)).mean()
+    basis: list[Tensor] = []
+    for row in images if settings.retained == "outside_shots" else texts:
+        for _ in range(2):  # once more, against what rounding left
+            for axis in basis:
+                row = row - (row @ axis) * axis
+        if row.norm() > 1e-9:
+            basis.append(row / row.norm())
+    total = now.new_zeros(())
+    for change in now - before:
+        inside = torch.stack([change @ axis for axis in basis]).square().sum()
+        total = total + (inside if settings.retained == "inside_text" else change.square().sum() - inside)
+    return total / 2 / len(now)
+
+
 def loss_and_logits(
     model: CLIP, settings: Naive, params: Params, images: Tensor, tokens: Tensor, labels: Tensor
 ) -> dict[str, Tensor]:
@@ -195,5 +216,9 @@ def loss_and_logits(
     loss = ce + settings.lambda_image * rec_image + settings.lambda_text * rec_text
     loss = loss + settings.lambda_image_consistency * cons_image + settings.lambda_text_consistency * cons_text
     out = {"logits": logits, "ce": ce, "loss": loss}
+    spans = frozen_image, frozen_text
+    retention = _retention(settings, image, frozen_image, *spans) + _retention(settings, text, frozen_text, *spans)
+    out["loss"] = loss + settings.lambda_retention * retention
+    out |= {"retention": retention}
     out |= {"reconstruction_image": rec_image, "reconstruction_text": rec_text}
     return out | {"consistency_image": cons_image, "consistency_text": cons_text}

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rmadapter.backbones.clip import CLIP, Block, Shape, Tower
+from rmadapter.backbones.packing import Packed, pack
 
 SMOOTHING = 0.05
 """Of the labels of all cross-entropies."""
@@ -68,23 +69,22 @@ def image_features(clip: CLIP, pixels: Tensor, kept: float, generator: torch.Gen
         draws = torch.rand(len(x), x.shape[1] - 1, generator=generator)
         places = draws.topk(count, dim=1, sorted=False).indices + 1
         x = torch.cat([x[:, :1], x.gather(1, places[..., None].expand(-1, -1, x.shape[-1]))], dim=1)
-    return _run(clip.image, clip.image.enter(x), torch.zeros(len(x), dtype=torch.long))
+    return _run(clip.image, clip.image.enter(x))[:, 0]
 
 
 def text_features(clip: CLIP, ids: Tensor) -> Tensor:
     """Features (c, d), L2-normalised, of token ids (c, l)."""
-    pool = ids.argmax(dim=1)
-    return _run(clip.text, clip.text.enter(clip.text.rows(ids[:, : int(pool.max()) + 1])), pool)
+    ids, packed = pack(ids)
+    return _run(clip.text, clip.text.enter(clip.text.rows(ids), packed), packed)[0, packed.order]
 
 
-def _run(tower: Tower, x: Tensor, pool: Tensor) -> Tensor:
-    """Blocks and pooling; the last block computes only the pooled row."""
+def _run(tower: Tower, x: Tensor, packed: Packed | None = None) -> Tensor:
+    """Blocks and pooling; the last block computes only the pooled rows."""
     for i in range(tower.depth - 1):
         block = tower.block(i)
-        x = block(x, block.ln_1(x))
+        x = block(x, block.ln_1(x), packed)
     block = tower.block(tower.depth - 1)
-    x = block.one_row(x, block.ln_1(x), pool)
-    return F.normalize(tower.pool(x[:, 0]), dim=-1)
+    return F.normalize(tower.pool(block.pooled(x, block.ln_1(x), packed)), dim=-1)
 
 
 def contrast(image: Tensor, text: Tensor, scale: Tensor) -> Tensor:

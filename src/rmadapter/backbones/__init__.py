@@ -124,7 +124,7 @@ def load_backbone(name: str, pretrained: str | None = "default", *, device: str 
     """A backbone by name.
 
     Args:
-        name: ``pictoclip-s`` (inside the package), any CLIP-shaped open_clip model (``ViT-B-16``),
+        name: ``pictoclip-s`` or ``pictoclip-m`` (inside the package), any CLIP-shaped open_clip model (``ViT-B-16``),
             ``hf-hub:owner/model``, or a local folder in open_clip's layout.
         pretrained: a tag of open_clip, a ``.safetensors`` file, or None for random weights. The default is ``openai``
             for open_clip models; names that carry their own weights take no other value.

@@ -17,8 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rmadapter.backbones.packing import Packed, attend, attend_last
+
 TowerName = Literal["image", "text"]
 TOWERS: tuple[TowerName, TowerName] = ("image", "text")
+QUICK = 1.702
+"""Of OpenAI's activation, x sigmoid(1.702 x)."""
 
 
 @dataclass(frozen=True)
@@ -77,37 +81,49 @@ class Block(nn.Module):
         self.fc = nn.Linear(width, shape.mlp)
         self.proj = nn.Linear(shape.mlp, width)
 
-    def forward(self, x: Tensor, u: Tensor) -> Tensor:
-        """All rows: (b, l, w) to (b, l, w)."""
-        q, k, v = (self._split(part) for part in self.qkv(u).chunk(3, dim=-1))
-        return self._finish(x, F.scaled_dot_product_attention(q, k, v, is_causal=self.causal))
+    def forward(self, x: Tensor, u: Tensor, packed: Packed | None = None) -> Tensor:
+        """All rows: (b, l, w) to (b, l, w); those of a text tower may be ``packed``."""
+        qkv = self._heads(self.qkv(u), 3)
+        if packed is not None:
+            return self._finish(x, attend(qkv, packed))
+        q, k, v = qkv.transpose(1, 3).unbind(2)  # (b, heads, l, w / heads)
+        attended = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        return self._finish(x, attended.transpose(1, 2).flatten(2))
 
-    def one_row(self, x: Tensor, u: Tensor, index: Tensor) -> Tensor:
-        """Only the row ``index`` (b,) of every sample: (b, l, w) to (b, 1, w). Equal to that row of ``forward``."""
+    def pooled(self, x: Tensor, u: Tensor, packed: Packed | None = None) -> Tensor:
+        """Only the rows that are pooled: (b, l, w) to (b, 1, w), or (b, c, w). Equal to those rows of ``forward``."""
+        if packed is not None and packed.whole:
+            return pooled_rows(self(x, u, packed), packed)
         width = x.shape[-1]
         q_weight, kv_weight = self.qkv.weight.split([width, 2 * width])
         q_bias, kv_bias = self.qkv.bias.split([width, 2 * width])
-        q = self._split(F.linear(take(u, index), q_weight, q_bias))
-        k, v = (self._split(part) for part in F.linear(u, kv_weight, kv_bias).chunk(2, dim=-1))
-        mask = None
-        if self.causal:
-            rows = torch.arange(x.shape[1], device=x.device)
-            mask = (rows <= index[:, None])[:, None, None, :]  # (b, 1, 1, l)
-        return self._finish(take(x, index), F.scaled_dot_product_attention(q, k, v, attn_mask=mask))
+        q = self._heads(F.linear(pooled_rows(u, packed), q_weight, q_bias), 1)
+        kv = self._heads(F.linear(u, kv_weight, kv_bias), 2)
+        if packed is not None:
+            return self._finish(pooled_rows(x, packed), attend_last(q[:, :, 0], kv, packed))
+        k, v = kv.transpose(1, 3).unbind(2)
+        attended = F.scaled_dot_product_attention(q[:, :, 0].transpose(1, 2), k, v)
+        return self._finish(pooled_rows(x), attended.transpose(1, 2).flatten(2))
 
-    def _split(self, x: Tensor) -> Tensor:
-        return cast(Tensor, x.unflatten(-1, (self.heads, -1)).transpose(1, 2))  # (b, heads, l, w / heads)
+    def _heads(self, x: Tensor, parts: int) -> Tensor:
+        return cast(Tensor, x.unflatten(-1, (parts, self.heads, -1)))  # (b, l, parts, heads, w / heads)
 
     def _finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        x = x + self.out(attended.transpose(1, 2).flatten(2))
-        hidden = self.fc(self.ln_2(x))
-        hidden = F.gelu(hidden) if self.activation == "gelu" else hidden * torch.sigmoid(1.702 * hidden)
-        return cast(Tensor, x + self.proj(hidden))
+        x = x + self.out(attended)
+        hidden = self.ln_2(x)
+        if self.activation == "gelu":
+            return cast(Tensor, x + self.proj(F.gelu(self.fc(hidden))))
+        # h sigmoid(a h) is silu(a h) / a. The product takes the first factor and the sum the second, so that one pass
+        # over the wide rows is left, and one tensor of them is kept for the backward pass.
+        wide = torch.addmm(QUICK * self.fc.bias, hidden.flatten(0, -2), self.fc.weight.T, alpha=QUICK)
+        wide = F.silu(wide, inplace=not wide.requires_grad)
+        product = F.linear(wide, self.proj.weight).unflatten(0, x.shape[:-1])
+        return torch.add(x, product, alpha=1 / QUICK).add_(self.proj.bias)
 
 
-def take(x: Tensor, index: Tensor) -> Tensor:
-    """Row ``index`` (b,) of every sample of x (b, l, w), as (b, 1, w)."""
-    return x[torch.arange(len(x), device=x.device), index].unsqueeze(1)
+def pooled_rows(x: Tensor, packed: Packed | None = None) -> Tensor:
+    """The rows that are pooled: the first one of every image (b, 1, w), or the last ones of all prompts (b, c, w)."""
+    return x[:, :1] if packed is None else x[:, packed.last]
 
 
 class Tower(nn.Module):
@@ -140,7 +156,7 @@ class Tower(nn.Module):
         """Inputs (b, …) to rows (b, l, w), before the ``tokens`` seam."""
         raise NotImplementedError
 
-    def enter(self, rows: Tensor) -> Tensor:
+    def enter(self, rows: Tensor, packed: Packed | None = None) -> Tensor:
         """Rows (b, l, w) after the ``tokens`` seam to the input of block 0."""
         raise NotImplementedError
 
@@ -167,12 +183,12 @@ class ImageTower(Tower):
         first = self.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
         return torch.cat([first, patches], dim=1) + self.positions
 
-    def enter(self, rows: Tensor) -> Tensor:
+    def enter(self, rows: Tensor, packed: Packed | None = None) -> Tensor:
         return cast(Tensor, self.ln_pre(rows))
 
 
 class TextTower(Tower):
-    """Token ids (c, l) to rows. Attention is causal, so rows behind the pooled one can be cut without any effect."""
+    """Token ids (c, l), or (1, l) of packed prompts, to rows. Attention is causal: see ``packing``."""
 
     name = "text"
 
@@ -184,8 +200,8 @@ class TextTower(Tower):
     def rows(self, inputs: Tensor) -> Tensor:
         return cast(Tensor, self.embedding(inputs))
 
-    def enter(self, rows: Tensor) -> Tensor:
-        return rows + self.positions[: rows.shape[1]]
+    def enter(self, rows: Tensor, packed: Packed | None = None) -> Tensor:
+        return rows + (self.positions[: rows.shape[1]] if packed is None else self.positions[packed.position])
 
 
 class CLIP(nn.Module):

@@ -257,8 +257,8 @@ def _config(name: str, pretrained: str | None) -> tuple[dict[str, Any], bool]:
     if config is None:
         raise BackboneError(
             f"unknown backbone {name!r}",
-            allowed="pictoclip-s, an open_clip model such as ViT-B-16, hf-hub:owner/model, or a local folder",
-            remedy=nearest(name, ["pictoclip-s", *open_clip.list_models()]),
+            allowed="pictoclip-s, pictoclip-m, a model of open_clip (ViT-B-16), hf-hub:owner/model, or a local folder",
+            remedy=nearest(name, ["pictoclip-s", "pictoclip-m", *open_clip.list_models()]),
         )
     config = cast("dict[str, Any]", config)
     configured = bool(config.get("quick_gelu", False))

@@ -11,7 +11,7 @@ import click
 from rmadapter.cli.options import GO_ON, GroupedCommand, device_option, peek, root_option, setting_options, split_list
 from rmadapter.errors import UserError
 
-COMMON = ("backbone", "pretrained", "split_seed", "skip_broken", "template")
+COMMON = ("backbone", "pretrained", "split_seed", "skip_broken", "template", "test_on")
 """Keys of a recipe that all runs of a sweep share."""
 
 
@@ -40,6 +40,12 @@ class BenchCommand(GroupedCommand):
 @click.argument("protocol")
 @click.option("--methods", default="zero_shot,rmadapter", show_default=True, help="Names, separated by commas.")
 @click.option(
+    "--arms",
+    "experiment",
+    type=click.Path(path_type=Path),
+    help="In place of --methods: a TOML file with [[arms]], methods with settings and grids of them.",
+)
+@click.option(
     "--data",
     default="pictograms",
     show_default=True,
@@ -58,6 +64,7 @@ class BenchCommand(GroupedCommand):
 def bench(
     protocol: str,
     methods: str,
+    experiment: Path | None,
     data: str,
     source: str | None,
     to: str | None,
@@ -78,7 +85,7 @@ def bench(
     The same command again goes on where it stopped: finished runs are not repeated, failed ones are. Several may work
     on one folder at once.
     """
-    from rmadapter import sweep, ways
+    from rmadapter import arms, sweep, ways
     from rmadapter.cli.options import changes_of
     from rmadapter.run import device_of
 
@@ -91,25 +98,38 @@ def bench(
         "common": changes,
         "device": device_of(device),
     }
-    _check_target(protocol, to, source)
+    _check_target(protocol, to, source, experiment)
     if to is None:
-        plan = sweep.plan(protocol, sweep.arms(split_list(methods), settings, train), source=source, **grid)
+        plan = sweep.plan(protocol, _arms(methods, experiment, settings, train), source=source, **grid)
     else:
         names, own = split_list(methods), split_list(methods if direct is None else direct)
-        arms = sweep.arms(names and [*names, *own, "transmiter"], settings, train)
+        made = arms.arms(names and [*names, *own, "transmiter"], settings, train)
         weights = None if to_pretrained.lower() == "none" else to_pretrained
-        teachers, there = arms[: len(names)], arms[len(names) : -1]
-        plan = ways.plan(teachers, arms[-1], there, to=to, pretrained=weights, **grid)
+        teachers, there = made[: len(names)], made[len(names) : -1]
+        plan = ways.plan(teachers, made[-1], there, to=to, pretrained=weights, **grid)
     complain(compute(plan, out, jobs, device_of(device)))
 
 
-def _check_target(protocol: str, to: str | None, source: str | None) -> None:
+def _check_target(protocol: str, to: str | None, source: str | None, experiment: Path | None) -> None:
     if protocol == "transfer" and to is None:
         raise click.UsageError("transfer needs --to, the backbone to carry over to")
     if protocol != "transfer" and to is not None:
         raise click.UsageError(f"{protocol} trains on one backbone: --to belongs to transfer")
     if protocol == "transfer" and source is not None:
         raise click.UsageError("transfer has no --source: each task is trained on")
+    if protocol == "transfer" and experiment is not None:
+        raise click.UsageError("transfer has its own rows: name what is carried over with --methods, not --arms")
+
+
+def _arms(methods: str, experiment: Path | None, method: dict[str, Any], train: dict[str, Any]) -> list[Any]:
+    from rmadapter import arms
+
+    if experiment is None:
+        return arms.arms(split_list(methods), method, train)
+    chosen = click.get_current_context().get_parameter_source("methods")
+    if method or train or chosen is not click.core.ParameterSource.DEFAULT:
+        raise click.UsageError("--arms has the methods and their settings: write them into its file")
+    return arms.read(experiment)
 
 
 def compute(plan: Any, out: Path, jobs: int, device: str) -> Any:
@@ -157,16 +177,48 @@ def numbers(option: str, text: str, least: int) -> list[int]:
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--format", "form", default="md", show_default=True, type=click.Choice(["md", "csv"]))
-def report(folder: Path, form: str) -> None:
-    """Print the tables of a sweep from its store."""
-    from rmadapter import tables
+@click.option("--format", "form", default="md", show_default=True, type=click.Choice(["md", "csv", "html"]))
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="A file to write; default: print.")
+@click.option("--baseline", help="html: the method that others are compared with; default: zero_shot.")
+@click.option(
+    "--plots", type=click.Path(path_type=Path), help="html: a folder for PNG and SVG files; default: beside --out."
+)
+def report(folder: Path, form: str, out: Path | None, baseline: str | None, plots: Path | None) -> None:
+    """Print the tables of a sweep from its store; or make one page of them with plots and tests (html)."""
+    from rmadapter.files import write_text
     from rmadapter.store import Store
 
+    if out is not None and not out.parent.is_dir():
+        raise UserError(f"there is no folder {out.parent} to write into", remedy="make it, or name another")
     store = Store(folder)
+    if form == "html":
+        text = _page(store, out, baseline, plots)
+    elif baseline is not None or plots is not None:
+        raise click.UsageError("--baseline and --plots go with --format html")
+    else:
+        text = _tables(store, form)
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        write_text(out, text)
+
+
+def _page(store: Any, out: Path | None, baseline: str | None, plots: Path | None) -> str:
+    """The page, after its plots' files, and a line that says where they are."""
+    from rmadapter import page
+
+    plots = plots or (out and out.with_name(f"{out.stem}-plots"))
+    made = page.render(store, baseline, plots)
+    if plots is not None:
+        click.echo(f"{len(made.plots)} plots as PNG and SVG: {plots}", err=True)
+    return made.html
+
+
+def _tables(store: Any, form: str) -> str:
+    from rmadapter import tables
+
     grids = [tables.Grid.read(plan, store) for plan in store.plans()]
     if form == "md":
-        click.echo("\n".join(tables.markdown(grid) for grid in grids), nl=False)
-        return
-    for index, grid in enumerate(grids):
-        click.echo(tables.as_csv(grid).partition("\n")[2] if index else tables.as_csv(grid), nl=False)
+        return "\n".join(tables.markdown(grid) for grid in grids)
+    head, *rest = (tables.as_csv(grid) for grid in grids)
+    return head + "".join(text.partition("\n")[2] for text in rest)

@@ -20,26 +20,36 @@ QUOTED = {"HM of means": "hm"}
 @click.option("--data", default="pictograms", show_default=True, help="As in bench.")
 @click.option("--backbone", default="pictoclip-s", show_default=True, help="As in train.")
 @click.option("--pretrained", default="default", show_default=True, help="As in train.")
+@click.option("--template", help="As in train: the prompt with {} for the class name; default: each task's own.")
 @click.option("--seeds", default="1,2,3", show_default=True, help="Whole numbers, separated by commas.")
 @click.option("--out", type=click.Path(path_type=Path), help="The sweep's folder; default: reproduce/METHOD.")
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Processes side by side.")
 @root_option
 @device_option
 def reproduce(
-    recipe: str, data: str, backbone: str, pretrained: str, seeds: str, out: Path | None, jobs: int, device: str
+    recipe: str,
+    data: str,
+    backbone: str,
+    pretrained: str,
+    template: str | None,
+    seeds: str,
+    out: Path | None,
+    jobs: int,
+    device: str,
 ) -> None:
     """Run METHOD/PROTOCOL, such as rmadapter/base-to-novel, and print published beside measured numbers."""
     from rmadapter import recipes, sweep
+    from rmadapter.arms import arms
     from rmadapter.run import device_of
 
     method, _, protocol = recipe.partition("/")
     protocol = protocol or "base-to-novel"
     plan = sweep.plan(
         protocol,
-        sweep.arms([method], {}, {}),
+        arms([method], {}, {}),
         data=split_list(data),
         seeds=numbers("--seeds", seeds, least=0),
-        common={"backbone": backbone, "pretrained": pretrained},
+        common={"backbone": backbone, "pretrained": pretrained, "template": template},
         device=device_of(device),
     )
     grid = compute(plan, out or Path("reproduce") / method, jobs, device_of(device))
@@ -78,13 +88,18 @@ def beside(grid: Any, published: dict[str, Any]) -> str:
 
 def _setting(grid: Any) -> dict[str, Any]:
     """What was measured on what: a sweep of one method has one backbone."""
+    from rmadapter.data import public_names
+    from rmadapter.data.catalog import entry
+
     recipe = grid.plan.runs[0].recipe
     lists = {"data": grid.distinct("data"), "shots": grid.distinct("shots"), "seeds": grid.distinct("seed")}
-    return {"backbone": recipe["backbone"], "weights": recipe["pretrained"], **lists}
+    own = {entry(str(data)).template for data in lists["data"] if data in public_names()}
+    prompts = {recipe["template"]} if recipe.get("template") else own
+    return {"backbone": recipe["backbone"], "weights": recipe["pretrained"], "prompts": prompts, **lists}
 
 
 def differences(measured: dict[str, Any], setting: str) -> list[str]:
-    """What a published setting says otherwise; what it does not say is not compared."""
+    """What a published setting says otherwise; what it does not say is not compared, nor are prompts of other data."""
     if not setting:
         return []
     found = [] if _bare(measured["backbone"]) in _bare(setting) else ["backbone"]
@@ -96,7 +111,8 @@ def differences(measured: dict[str, Any], setting: str) -> list[str]:
         said = re.search(rf"(\d+) {word}", setting)
         if said and int(said[1]) != number:
             found.append(name)
-    return found
+    prompt = re.search(r'"([^"]*\{\}[^"]*)"', setting)
+    return [*found, "prompts"] if prompt and measured["prompts"] - {prompt[1]} else found
 
 
 def _bare(name: str) -> str:

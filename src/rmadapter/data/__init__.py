@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from rmadapter.data import catalog, pictograms, public, readers
-from rmadapter.data.task import Item, Split, Task
+from rmadapter.data.task import Item, Split, Task, check_template
 from rmadapter.errors import DataError, nearest
 
 __all__ = ["Item", "Split", "Task", "load_task", "public_names", "task_names"]
@@ -41,9 +41,11 @@ def load_task(
         template: the prompt with ``{}`` for the class name; None: the task's own.
 
     Raises:
-        DataError: for an unknown name, or data that are missing or cannot be used.
+        DataError: for an unknown name, a template without {}, or data that are missing or cannot be used.
     """
     path = Path(name)
+    if template is not None:  # an empty one is no wish for the task's own
+        check_template(template)
     if str(name) in task_names(domains=True):
         task = pictograms.load(str(name).removeprefix("pictograms/"))
         return task if template is None else task.with_template(template)

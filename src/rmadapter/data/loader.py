@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import sys
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +30,8 @@ MOST_THREADS = 16
 """That decode for evaluation and prediction."""
 AHEAD = 16
 """Pictures that a thread is ahead of the model."""
+NICENESS = 10
+"""Of threads that decode: between 0, as the model's, and 19."""
 
 
 class Batch(NamedTuple):
@@ -169,7 +173,7 @@ def decoded(
     if not count:
         yield from map(read, pictures)
         return
-    with ThreadPoolExecutor(count) as pool:
+    with ThreadPoolExecutor(count, initializer=_give_way) as pool:
         waiting: deque[Future[Tensor | DataError]] = deque()
         try:
             for picture in pictures:
@@ -181,6 +185,13 @@ def decoded(
         finally:  # nobody wants the rest where an error ends the loop
             for future in waiting:
                 future.cancel()
+
+
+def _give_way() -> None:
+    """Decode when the model does not compute: one of its threads that waits for a core keeps all the others waiting."""
+    if sys.platform == "linux":  # where a thread has a niceness of its own
+        own = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, own, max(NICENESS, os.getpriority(os.PRIO_PROCESS, own)))
 
 
 def evaluation_batches(

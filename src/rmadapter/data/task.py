@@ -204,6 +204,13 @@ class Task:
         """The same items under another prompt."""
         return replace(self, template=template, _whole=self._whole and self._whole.with_template(template))
 
+    def without_test(self) -> Task:
+        """The task as settings are chosen on: validation items stand as test items, and nothing holds those."""
+        if not self.val_items:
+            raise DataError(f"task {self.name!r} has no validation items", remedy="score test items, or split it anew")
+        whole = self._whole and self._whole.without_test()
+        return replace(self, val_items=(), test_items=self.val_items, _whole=whole)
+
     def manifest(self) -> Manifest:
         """What can be written down, and read again by ``data.readers.read_manifest``."""
         rows = {

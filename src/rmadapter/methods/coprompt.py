@@ -18,7 +18,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +49,7 @@ class CoPromptSettings(DeepSettings):
     """α: how much of an image's feature does the adapter make?"""
     text_ratio: Share = 0.2
     """β: how much of a text's?"""
+    input_files: ClassVar[tuple[str, ...]] = ("sentences",)
     sentences: str | None = None
     """What is said of the classes: a JSON file, {"class name": ["sentence", …]}, as many for each. None: templates."""
     templates: Annotated[int, Field(ge=0, le=len(TEMPLATES))] = len(TEMPLATES)

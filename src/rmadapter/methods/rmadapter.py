@@ -11,15 +11,16 @@ In the upper blocks i of both towers, with u_i = ln_1(x_i) (b, l, w), rank r, hi
                       r_i = W_2 act(W_1 h~_i + b) + b               (b, l, w), training only
     local loss        l_i = mean (r_i - sg(u_i))^2                  over images or classes, rows, channels
 
-    L = cross-entropy + λ1 Σ l_image + λ2 Σ l_text + λ3 mean|f - f0| + λ4 mean|t - t0|
+    L = cross-entropy + λ1 Σ l_image + λ2 Σ l_text + λ3 mean|f - f0| + λ4 mean|t - t0| + λ5 R
 
-f, t: normalised image and text features; f0, t0: those of the frozen backbone for the same image and prompt.
+f, t: normalised image and text features; f0, t0: those of the frozen backbone for the same image and prompt. λ5 is 0
+unless it is asked for: R (parts/retention.py) is what the paper's summaries name and leave open.
 """
 
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 from rmadapter.backbones.clip import TowerName
 from rmadapter.method import Method, Output, Teacher, widen
 from rmadapter.methods.parts.bottleneck import Range, activate, adapted, linear, scaled
+from rmadapter.methods.parts.retention import Retained, changed
 from rmadapter.settings import Settings
 
 
@@ -75,6 +77,12 @@ class RMAdapterSettings(Settings):
     """λ3, on the mean absolute difference of normalised image features (PromptSRC's weight)."""
     consistency_text: NonNegativeFloat = 25.0
     """λ4, on that of normalised text features (PromptSRC's weight)."""
+    retention: NonNegativeFloat = 0.0
+    """λ5, on half the squared change of features within what is retained. With 0 it is not computed."""
+    retained: Retained = "direction"
+    """All of it (1 - cosine), what the batch's frozen images do not span, or what the frozen texts span."""
+
+    later: ClassVar[tuple[str, ...]] = ("retention", "retained")
 
     def weight(self, tower: TowerName) -> float:
         """λ1 or λ2."""
@@ -120,8 +128,9 @@ class RMAdapter(Method):
         self.image, self.text = self._tower("image"), self._tower("text")
         longest = max(len(self.image), len(self.text))
         self.middle = nn.ModuleList(linear(s.rank, s.rank) for _ in range(longest if s.cross_modal_shared else 0))
+        self.local_detached = s.detach
         self.whole_text = s.text_tokens == "all" and s.reconstruction_text > 0
-        self.needs_teacher = s.consistency_image > 0 or s.consistency_text > 0
+        self.needs_teacher = s.consistency_image > 0 or s.consistency_text > 0 or s.retention > 0
 
     def _tower(self, name: TowerName) -> nn.ModuleDict:
         decode = self.settings.weight(name) > 0 or self.settings.fused
@@ -159,8 +168,8 @@ class RMAdapter(Method):
             rebuilt, target = branch.rebuild(widen(u)), widen(target)
             if s.objective == "cosine":
                 return 1 - F.cosine_similarity(rebuilt, target, dim=-1)
-            error = rebuilt - target
-            return (error.square() if s.objective == "l2" else error.abs()).mean(dim=-1)
+            measure = F.mse_loss if s.objective == "l2" else F.l1_loss
+            return measure(rebuilt, target, reduction="none").mean(dim=-1)
 
     def terms(self, output: Output, labels: Tensor, teacher: Teacher | None) -> dict[str, Tensor]:
         s, terms = self.settings, super().terms(output, labels, teacher)
@@ -170,6 +179,8 @@ class RMAdapter(Method):
             image, text = output.features.image, output.features.text
             terms["consistency_image"] = s.consistency_image * (image - teacher.image).abs().mean()
             terms["consistency_text"] = s.consistency_text * (text - teacher.text).abs().mean()
+            if s.retention > 0:
+                terms["retention"] = s.retention * changed(output.features, teacher, s.retained)
         return terms
 
     def at_inference(self) -> int:

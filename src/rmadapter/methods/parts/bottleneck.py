@@ -17,7 +17,12 @@ from rmadapter.errors import SettingError
 
 
 def _split(value: object) -> object:
-    return tuple(value.split("-")) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    ends = tuple(value.split("-"))
+    if len(ends) != 2:
+        raise ValueError("write the first and the last block, such as 5-12")
+    return ends
 
 
 def _ascending(value: tuple[int, int]) -> tuple[int, int]:
@@ -30,31 +35,31 @@ Range = Annotated[tuple[PositiveInt, PositiveInt], BeforeValidator(_split), Afte
 """A setting: blocks of a tower as first and last, from 1, inclusive; '5-12' as text."""
 
 
-class _ScaleGradient(torch.autograd.Function):
+class _Scale(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: float) -> Tensor:
-        ctx.scale = scale
-        return x.view_as(x)
+    def forward(ctx: Any, x: Tensor, gradient: float, by: float) -> Tensor:
+        ctx.gradient = gradient
+        return x.view_as(x) if by == 1 else by * x
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return grads[0] * ctx.scale, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        return grads[0] if ctx.gradient == 1 else grads[0] * ctx.gradient, None, None
 
 
-def scale_gradient(x: Tensor, scale: float) -> Tensor:
-    """The identity, whose gradient is multiplied by ``scale``.
+def scale_gradient(x: Tensor, gradient: float, by: float = 1.0) -> Tensor:
+    """``by * x``, whose gradient is multiplied by ``gradient`` and not by ``by``.
 
-    Around an adapter whose output is scaled by s (s on its input, 1 / s on its scaled output), weights train
-    as if s were 1 while the gradient that flows on into the tower stays exact. Source: MMA (Yang et al., CVPR 2024).
+    Around an adapter whose output is scaled by s (s on its input's gradient, 1 on its output's), weights train as if s
+    were 1 while the gradient that flows on into the tower stays exact. Source: MMA (Yang et al., CVPR 2024).
     """
-    return cast(Tensor, _ScaleGradient.apply(x, scale))
+    return cast(Tensor, _Scale.apply(x, gradient, by))
 
 
 def scaled(adapter: Callable[[Tensor], Tensor], u: Tensor, scale: float, gradient_scale: bool = True) -> Tensor:
-    """``scale * adapter(u)``, between the two gradient scales where ``gradient_scale`` says so."""
+    """``scale * adapter(u)``, with the two gradient scales where ``gradient_scale`` says so."""
     if not gradient_scale:
         return scale * adapter(u)
-    return scale_gradient(scale * adapter(scale_gradient(u, scale)), 1 / scale)
+    return scale_gradient(adapter(scale_gradient(u, scale)), 1.0, by=scale)
 
 
 def linear(inputs: int, outputs: int) -> nn.Linear:

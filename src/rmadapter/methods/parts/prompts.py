@@ -8,6 +8,7 @@ Deep prompts take its place again before each of the next blocks: n rows of text
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -15,8 +16,8 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from rmadapter.backbones.clip import TowerName
-from rmadapter.errors import SettingError
-from rmadapter.method import Method
+from rmadapter.errors import DataError, SettingError
+from rmadapter.method import Method, Rows
 from rmadapter.settings import Settings
 
 PLACEHOLDER = "X "
@@ -47,6 +48,13 @@ class ContextMethod(Method):
     settings: ContextSettings
 
     def build(self) -> None:
+        room = self.backbone.shape.context - 3  # start, a name of one token, end
+        if self.settings.length > room:
+            raise SettingError(
+                f"a context of that length leaves no room for a class name in {self.backbone.name}",
+                got=self.settings.length,
+                allowed=f"1 to {room}",
+            )
         self.context = nn.Parameter(self._first(self.template))
 
     def random_rows(self, tower: TowerName) -> nn.Parameter:
@@ -77,6 +85,16 @@ class ContextMethod(Method):
         if self.settings.initial == "random":
             return PLACEHOLDER * self.settings.length + "{}" + template.partition("{}")[2]
         return PLACEHOLDER * (self.settings.length - len(self._words(template))) + template
+
+    def begin_text(self, classes: Sequence[str], template: str | None = None) -> Rows:
+        rows = super().begin_text(classes, template)
+        if rows.packed is not None and rows.packed.shared <= self.settings.length:  # seams write rows that all share
+            raise DataError(
+                "the words before {} run into class names, so a context cannot take their place",
+                got=repr(template or self.template),
+                remedy="write a space before {}",
+            )
+        return rows
 
     def touches(self, tower: TowerName) -> range:
         return range(1 if tower == "text" else 0)

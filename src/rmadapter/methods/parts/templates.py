@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rmadapter.backbones import Backbone
 from rmadapter.errors import DataError, nearest
-from rmadapter.method import begin, finish, prompts, widen
+from rmadapter.method import begin, finish_text, prompts, widen
 
 TEXTS = 256
 """That are encoded at once."""
@@ -95,7 +95,7 @@ def encode(backbone: Backbone, texts: Sequence[str]) -> Tensor:
     found = []
     for first in range(0, len(texts), TEXTS):
         ids = backbone.tokenize(texts[first : first + TEXTS])
-        found.append(widen(finish(tower, begin(tower, ids, tower.depth), None)[0]))
+        found.append(widen(finish_text(tower, begin(tower, ids, tower.depth), None)[0]))
     return torch.cat(found)
 
 

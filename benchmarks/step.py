@@ -1,0 +1,175 @@
+"""A training step of MMA: time and peak memory against the number of classes, beside the same method written the usual
+way on open_clip's modules (``reference_mma.py``).
+
+    python benchmarks/step.py [--classes 10,50,100,200,500,1000] [--repeats 5] [--backbone ViT-B-16-quickgelu]
+
+Random weights, float32, ImageNet's class names in "a photo of a {}.". Both sides have the same weights and see the same
+images; their logits and gradients are compared before anything is timed. A ratio is the reference's share over ours, so
+time is better above 1; of memory it is ours over the reference's, better below 1. The reference is left out where its
+activations would not fit into memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from typing import Any
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from common import available, fresh, interleaved, medians, memory, parser, ratio, write
+from reference_mma import ReferenceMMA, create
+from torch import Tensor
+
+from rmadapter.backbones import Backbone, build
+from rmadapter.backbones.openclip import rename, shape_of
+from rmadapter.backbones.preprocess import Preprocess
+from rmadapter.method import Method, prompts
+from rmadapter.methods.mma import MMA
+
+TEMPLATE, LIMIT = "a photo of a {}.", 1e-4
+REFERENCE_MIB = 24.0
+"""That the reference needs a class at ViT-B/16, at most."""
+Step = Callable[[], tuple[Tensor, dict[str, Tensor]]]
+"""A training step: logits, and the gradients by our names."""
+
+
+def names(count: int) -> tuple[str, ...]:
+    """The first of ImageNet's class names; the second of two that are the same gets a number."""
+    found: dict[str, None] = {}
+    for name in open_clip.IMAGENET_CLASSNAMES:
+        found[name if name not in found else f"{name} 2"] = None
+    return tuple(found)[:count]
+
+
+def backbone_of(name: str, clip: Any) -> Backbone:
+    """Our backbone with the tensors of an open_clip model."""
+    config = open_clip.get_model_config(name)
+    preprocess = Preprocess.from_open_clip(open_clip.get_model_preprocess_cfg(clip), name)
+    parts = (shape_of(config, name), rename(clip.state_dict(), name), preprocess, open_clip.get_tokenizer(name))
+    return build(parts, name, None, template=TEMPLATE)
+
+
+def batch(backbone: Backbone, images: int, classes: int) -> tuple[Tensor, Tensor]:
+    """Pixels and labels, the same for a seed."""
+    generator = torch.Generator().manual_seed(0)
+    size = backbone.shape.image_size
+    return torch.randn(images, 3, size, size, generator=generator), torch.arange(images) % classes
+
+
+def optimizer(parameters: Any) -> torch.optim.Optimizer:
+    """As published."""
+    return torch.optim.SGD(parameters, lr=0.0015, momentum=0.9, weight_decay=5e-4)
+
+
+def ours(method: Method, pixels: Tensor, labels: Tensor) -> Step:
+    """What ``fit`` does at a step, without the loader. What it does once a run is done here."""
+    method.train()
+    text, stepper = method.begin_text(method.classes), optimizer(method.parameters())
+
+    def step() -> tuple[Tensor, dict[str, Tensor]]:
+        output = method(method.begin("image", pixels), text)
+        loss = torch.stack(list(method.terms(output, labels, None).values())).sum()
+        stepper.zero_grad()
+        loss.backward()
+        stepper.step()
+        return output.features.logits.detach(), {
+            name: p.grad for name, p in method.named_parameters() if p.grad is not None
+        }
+
+    return step
+
+
+def theirs(model: ReferenceMMA, pixels: Tensor, labels: Tensor) -> Step:
+    """The usual step."""
+    stepper = optimizer(model.parameters())
+
+    def step() -> tuple[Tensor, dict[str, Tensor]]:
+        logits = model(pixels)
+        loss = F.cross_entropy(logits, labels)
+        stepper.zero_grad()
+        loss.backward()
+        stepper.step()
+        return logits.detach(), {name: p.grad for name, p in model.ours().items() if p.grad is not None}
+
+    return step
+
+
+def sides(arguments: argparse.Namespace, classes: int, which: tuple[str, ...]) -> dict[str, Step]:
+    """Steps of both sides, or of one, from the same weights."""
+    clip = create(arguments.backbone)
+    backbone = backbone_of(arguments.backbone, clip)
+    pixels, labels = batch(backbone, arguments.batch, classes)
+    method = MMA(backbone)
+    method.start(names(classes), TEMPLATE)
+    made: dict[str, Step] = {}
+    if "reference" in which:
+        reference = ReferenceMMA(clip, prompts(method.classes, TEMPLATE), backbone.tokenizer, len(method.image))
+        with torch.no_grad():
+            for name, parameter in reference.ours().items():
+                parameter.copy_(method.state_dict()[name])
+        made["reference"] = theirs(reference, pixels, labels)
+    if "ours" in which:
+        made["ours"] = ours(method, pixels, labels)
+    return made
+
+
+def compare(one: Step, other: Step) -> dict[str, float]:
+    """Largest differences of the first step's logits and gradients, relative to the largest value of each tensor."""
+    (logits, grads), (their_logits, their_grads) = one(), other()
+    assert grads.keys() == their_grads.keys(), sorted(grads.keys() ^ their_grads.keys())
+    found = {"logits": _error(logits, their_logits)}
+    found["gradients"] = max(_error(grads[name], their_grads[name]) for name in grads)
+    assert max(found.values()) < LIMIT, f"the two sides do not compute the same: {found}"
+    return found
+
+
+def _error(one: Tensor, other: Tensor) -> float:
+    return float((one - other).abs().max() / other.abs().max())
+
+
+def measure(arguments: argparse.Namespace, classes: int) -> dict[str, Any]:
+    """Time, memory and agreement at one number of classes."""
+    which = ("reference", "ours") if classes * REFERENCE_MIB < 0.8 * available() else ("ours",)
+    made, found = sides(arguments, classes, which), dict[str, Any]()
+    if len(which) == 2:
+        found["differences"] = compare(made["ours"], made["reference"])
+    times = interleaved(made, arguments.repeats)
+    found["seconds"] = medians(times)
+    del made
+    asked = {"backbone": arguments.backbone, "batch": arguments.batch, "classes": classes}
+    found["memory"] = {side: fresh(__file__, {**asked, "side": side}) for side in which}
+    if len(which) == 2:
+        found["times_faster"] = ratio(times, "reference", "ours")
+        found["memory_ratio"] = {
+            key: round(found["memory"]["ours"][key] / found["memory"]["reference"][key], 3)
+            for key in ("step_MiB", "process_MiB")
+        }
+    return found
+
+
+def main() -> None:
+    """Measure and print."""
+    made = parser(__doc__, repeats=5)
+    made.add_argument("--backbone", default="ViT-B-16-quickgelu")
+    made.add_argument("--batch", type=int, default=16)
+    made.add_argument("--classes", default="10,50,100,200,500,1000")
+    arguments = made.parse_args()
+    if arguments.fresh:
+        asked = json.loads(arguments.fresh)
+        (step,) = sides(argparse.Namespace(**asked), asked["classes"], (asked["side"],)).values()
+        print(json.dumps(memory(step)))
+        return
+    if arguments.short:
+        arguments.classes, arguments.repeats = "10,50", 1
+    results = {}
+    for classes in map(int, arguments.classes.split(",")):
+        results[classes] = measure(arguments, classes)
+        print(json.dumps({"classes": classes, **results[classes]}), flush=True)
+    write("step", arguments, results)
+
+
+if __name__ == "__main__":
+    main()
