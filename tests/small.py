@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import torch
 from open_clip.model import CLIP, CLIPTextCfg, CLIPVisionCfg
 from open_clip.tokenizer import SimpleTokenizer
+from safetensors.torch import save_file
 
 from rmadapter.backbones import Backbone, build
 from rmadapter.backbones.openclip import rename, shape_of
@@ -36,3 +40,21 @@ def small_pair(
     tokenizer = SimpleTokenizer(context_length=CONTEXT)
     backbone = build((shape_of(config, "small"), weights, preprocess, tokenizer), "small", None)
     return model, backbone
+
+
+def small_folder(folder: Path) -> Path:
+    """The same model as a local folder in open_clip's layout."""
+    config = {
+        "model_cfg": {
+            "embed_dim": 24,
+            "quick_gelu": True,
+            "vision_cfg": {"layers": 4, "width": 48, "head_width": 16, "patch_size": 8, "image_size": 32},
+            "text_cfg": {"context_length": CONTEXT, "vocab_size": VOCABULARY, "width": 32, "heads": 2, "layers": 3},
+        },
+        "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    state = {key: value.contiguous() for key, value in small_pair()[0].state_dict().items()}
+    save_file(state, folder / "open_clip_model.safetensors")
+    return folder

@@ -450,6 +450,32 @@ def _(folder: Path) -> None:
     (folder / "photos" / "red" / "2.png").write_bytes(b"GIF89a")
 
 
+# Transfer --------------------------------------------------------------------------------------------------------
+
+TRANSFER = "transfer {}/run --to pictoclip-s --out {}/out"
+simple("a transfer to an unknown backbone", TRANSFER.replace("clip", "klip"), 2, "did you mean 'pictoclip-s'")
+simple("a transfer of no run", TRANSFER.replace("run ", "photos "), 2, "holds no run")
+simple("a transfer into the run itself", TRANSFER.replace("out", "run").replace("--run", "--out"), 2, "not empty")
+simple("more classes than logits", TRANSFER + " --method.dimension 2", 2, "do not fit into 2 logits")
+simple("a ridge of 0", TRANSFER + " --method.ridge 0", 2, "ridge is not valid")
+simple("a missing list of auxiliary names", TRANSFER + " --method.auxiliary {}/names.txt", 2, "names.txt")
+
+
+@case(TRANSFER + " --method.auxiliary {}/names.txt", 2, "too few auxiliary names")
+def _(folder: Path) -> None:
+    """a list of auxiliary names that is too short"""
+    write(folder / "names.txt", "# two of these are classes\nRed\ngreen\nviolet\n")
+
+
+@case(TRANSFER, 2, "another backbone")
+def _(folder: Path) -> None:
+    """a transfer of an adapter of another backbone"""
+    file = folder / "run" / "adapter_config.json"
+    config = json.loads(file.read_text())
+    config["backbone"]["sha256"] = "0" * 64
+    file.write_text(json.dumps(config))
+
+
 # The test --------------------------------------------------------------------------------------------------------
 
 PATCH = pytest.MonkeyPatch()

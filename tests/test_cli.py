@@ -224,8 +224,8 @@ def test_lists() -> None:
 @pytest.mark.parametrize(
     ("backbone", "counts"),
     [
-        ("pictoclip-s", {"mma": "71,040", "coop": "512", "linear_probe": "129 a class", "zero_shot": "0"}),
-        ("ViT-B-16", {"mma": "674,560", "coop": "2,048", "linear_probe": "513 a class", "zero_shot": "0"}),
+        ("pictoclip-s", {"mma": "71,040", "coop": "512", "linear_probe": "129 a class", "transmiter": "591,616"}),
+        ("ViT-B-16", {"mma": "674,560", "coop": "2,048", "linear_probe": "513 a class", "transmiter": "9,444,352"}),
     ],
 )
 def test_methods_are_listed_with_seams_sizes_sources_and_quoted_scores(backbone: str, counts: dict[str, str]) -> None:
@@ -234,6 +234,7 @@ def test_methods_are_listed_with_seams_sizes_sources_and_quoted_scores(backbone:
     rows = {line.split()[0]: re.split(" {2,}", line) for line in lines}
     assert tuple(rows) == method_names()
     assert {name: row[2] for name, row in rows.items() if name in counts} == counts
+    assert rows["zero_shot"][2] == "0"
     assert {name: rows[name][1] for name in ("coprompt", "mma", "zero_shot")} == {
         "coprompt": "tokens before head",
         "mma": "beside",

@@ -53,4 +53,4 @@ def test_mistakes() -> None:
         legs("few-shot", ["a"], "b", [])
     with pytest.raises(SettingError, match="nothing to test on"):
         legs("cross-dataset", ["a"], None, [])
-    assert set(PROTOCOLS) == {"base-to-novel", "cross-dataset", "domain-generalization", "few-shot"}
+    assert set(PROTOCOLS) == {"base-to-novel", "cross-dataset", "domain-generalization", "transfer", "few-shot"}

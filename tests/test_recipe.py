@@ -114,6 +114,7 @@ def test_quoted_scores_are_whole_and_their_mean_is_harmonic() -> None:
         "clip_adapter",
         "linear_probe",
         "multimodal_adapter",
+        "transmiter",
     }
     for name, quoted in found.items():
         if quoted:

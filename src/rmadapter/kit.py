@@ -10,7 +10,7 @@ from typing import Any
 
 from rmadapter.data import pictograms
 from rmadapter.data.check import Broken, leave_out, without_broken
-from rmadapter.data.task import ImageFile, Picture, Task
+from rmadapter.data.task import ImageFile, Picture, Split, Task
 from rmadapter.errors import DataError
 from rmadapter.methods import method_class
 from rmadapter.protocols import Classes
@@ -37,6 +37,7 @@ class Kit:
     _tasks: dict[TaskKey, Task] = field(default_factory=dict)
     _hashes: dict[tuple[object, ...], str] = field(default_factory=dict)
     _pixels: Any = None
+    _looked: dict[tuple[object, ...], Any] = field(default_factory=dict)
 
     def backbone(self, recipe: Recipe) -> Any:
         """The recipe's backbone."""
@@ -107,6 +108,15 @@ class Kit:
         if key not in self._hashes:
             self._hashes[key] = make()
         return self._hashes[key]
+
+    def look(self, backbone: Any, split: Split) -> Any:
+        """Features of a frozen backbone for a split's items, as ``solve.frozen_features`` gives them."""
+        from rmadapter.solve import frozen_features
+
+        key = (backbone.sha256, *(item.picture for item in split))
+        if key not in self._looked:
+            self._looked[key] = frozen_features(backbone, split, pixels=self.pixels)
+        return self._looked[key]
 
     @property
     def pixels(self) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from rmadapter.protocols import HALVES
 from rmadapter.store import Levels, Scored
 from rmadapter.tables import Cell, Grid, Table, hm, mark_best, mean, mean_over_seeds, tables
 
@@ -63,7 +64,7 @@ def overconfidence(score: Scored) -> float | None:
 def measures(grid: Grid, value: Value = accuracy) -> list[Measure]:
     """All of a protocol, without those that are made of others."""
     tasks = tuple(str(task) for task in grid.distinct("data"))
-    if grid.plan.protocol == "base-to-novel":
+    if grid.plan.protocol in HALVES:
         return [_measure(grid, role, role, [(task, task, None) for task in tasks], value) for role in ("base", "novel")]
     if grid.plan.protocol == "few-shot":
         cells = [(task, task, None) for task in tasks]
@@ -89,7 +90,7 @@ def harmonic(base: Measure, novel: Measure) -> Measure:
 def compared(grid: Grid) -> list[Measure]:
     """Measures that methods are compared by, the one that sums up first; the source's own accuracy is not one."""
     found = [measure for measure in measures(grid) if measure.role != "source"]
-    return [harmonic(*found), *found] if grid.plan.protocol == "base-to-novel" else found
+    return [harmonic(*found), *found] if grid.plan.protocol in HALVES else found
 
 
 def shots_name(count: object) -> str:
@@ -143,8 +144,8 @@ def overview_in_words(grids: Sequence[Grid]) -> str:
     said = []
     for grid in grids:
         protocol, shots = grid.plan.protocol, ", ".join(map(str, grid.distinct("shots")))
-        if protocol == "base-to-novel":
-            said.append(f"base, novel, HM (harmonic mean of both): {protocol}, {shots} shots")
+        if protocol in HALVES:
+            said.append(f"{_halves(protocol)} (harmonic mean of both): {protocol}, {shots} shots")
         elif protocol == "few-shot":
             said.append(f"number of shots: {protocol}, all classes")
         else:
@@ -152,11 +153,16 @@ def overview_in_words(grids: Sequence[Grid]) -> str:
     return f"Percent, mean over tasks and seeds ± standard error over seeds. {'; '.join(said)}."
 
 
+def _halves(protocol: str) -> str:
+    """Columns of a task with two halves; what is beside base-to-novel says so."""
+    return "base, novel, HM" if protocol == "base-to-novel" else f"{protocol} base, {protocol} novel, {protocol} HM"
+
+
 def _headlines(grid: Grid) -> list[tuple[str, Table, int]]:
     """Columns of a protocol's tables that an overview takes, and what it calls them."""
     found, protocol = tables(grid), grid.plan.protocol
-    if protocol == "base-to-novel":
-        return [(name, found[0], index) for index, name in enumerate(("base", "novel", "HM"))]
+    if protocol in HALVES:
+        return [(name, found[0], index) for index, name in enumerate(_halves(protocol).split(", "))]
     if protocol == "few-shot":
         return [(name, found[0], index) for index, name in enumerate(found[0].columns)]
     source = [f", {table.title}" if len(found) > 1 else "" for table in found]

@@ -186,6 +186,10 @@ class Method(nn.Module):
         """The template as the text tower gets it: with placeholders where learned rows need room."""
         return template
 
+    def named(self, classes: Sequence[str]) -> Sequence[str]:
+        """The names whose prompts the text tower gets for a class list: the classes, and behind them what else is."""
+        return classes
+
     def start(self, classes: tuple[str, ...], template: str) -> None:
         """Take in a task, before training and before a checkpoint or an adapter is read.
 
@@ -234,7 +238,7 @@ class Method(nn.Module):
     def begin_text(self, classes: Sequence[str], template: str | None = None) -> Rows:
         """``begin`` for the prompts of a class list."""
         template = self.prompt(template or self.template)
-        return self.begin("text", self.backbone.tokenize(prompts(classes, template)))
+        return self.begin("text", self.backbone.tokenize(prompts(self.named(classes), template)))
 
     def forward(self, image: Rows, text: Rows) -> Output:
         """Both towers and the head: what ``begin`` returned for images and for text to features and logits."""

@@ -1,6 +1,7 @@
 """Protocols: what is trained on, and what is scored afterwards. Each is data, and knows no method.
 
-Source: base-to-novel, cross-dataset and domain generalization as of CoOp and CoCoOp (Zhou et al., IJCV and CVPR 2022).
+Source: base-to-novel, cross-dataset and domain generalization as of CoOp and CoCoOp (Zhou et al., IJCV and CVPR 2022);
+transfer as of TransMiter (Park et al., AAAI 2026): base-to-novel on two backbones.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from rmadapter.errors import SettingError, unknown
 
 Classes = Literal["base", "novel", "all"]
 """Which of a task's: the first half, the other, or both."""
+HALVES = ("base-to-novel", "transfer")
+"""Protocols that train on half of a task's classes and test on either half."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,12 @@ PROTOCOLS = {
         Protocol("base-to-novel", "train on half of a task's classes, test on both halves", (16,), _base_to_novel),
         Protocol("cross-dataset", "train on all classes of one task, test on other tasks", (16,), _from_source),
         Protocol("domain-generalization", "train on one domain, test on others of its classes", (16,), _from_source),
+        Protocol(
+            "transfer",
+            "base-to-novel, trained on one backbone and carried over to another",
+            (16,),
+            _base_to_novel,
+        ),
         Protocol("few-shot", "train on all classes from few shots to many", (1, 2, 4, 8, 16), _few_shot),
     )
 }

@@ -82,6 +82,7 @@ def evaluate_run(
     fitted_on = None
     if temperature:
         home = cut(task if own else task_of(folder, None)[0], recipe.classes)
+        _check_bound(method, home)
         method.temperature, fitted_on = _fit(method, home.template, home.val), len(home.val)
         adapter.record_temperature(folder, method.temperature)
     with counter("evaluating", len(part.test)) as count:
@@ -93,6 +94,16 @@ def evaluate_run(
     evaluation = Evaluation(scores, part, chosen, out, recipe.test_on if own else "test", fitted_on, without)
     _write(evaluation, folder, plots, provenance.machine(str(method.backbone.device)))
     return evaluation
+
+
+def _check_bound(method: Method, home: Task) -> None:
+    """A temperature belongs to all classes of an adapter, and is fitted on what it learned from."""
+    if method.classes != home.classes:
+        raise DataError(
+            "no temperature can be fitted, since the adapter is bound to more classes than it learned from",
+            got=f"{len(method.classes)} classes, {len(home.classes)} of them learned from",
+            remedy="leave out --temperature",
+        )
 
 
 def _fit(method: Method, template: str, val: Split) -> float:

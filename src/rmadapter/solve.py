@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rmadapter.backbones import Backbone
-from rmadapter.data.loader import evaluation_batches
+from rmadapter.data.loader import Pixels, evaluation_batches
 from rmadapter.data.task import Split, Task
 from rmadapter.frame import begin, finish, widen
 from rmadapter.method import Method
@@ -37,8 +37,20 @@ def solve(method: Method, task: Task, *, show_progress: bool = False) -> Solved:
 
 
 @torch.no_grad()
-def frozen_features(backbone: Backbone, split: Split, *, batch_size: int = 100, show_progress: bool = False) -> Tensor:
+def frozen_features(
+    backbone: Backbone,
+    split: Split,
+    *,
+    batch_size: int = 100,
+    show_progress: bool = False,
+    pixels: Pixels | None = None,
+) -> Tensor:
     """Features (n, d) of a split's items in their order, L2-normalised, float32, on the CPU; without augmentation.
+
+    Args:
+        batch_size: images in memory at a time.
+        show_progress: show a bar, where standard error is a terminal.
+        pixels: where decoded images are kept for the next time.
 
     Raises:
         DataError: naming an image that cannot be read.
@@ -46,9 +58,9 @@ def frozen_features(backbone: Backbone, split: Split, *, batch_size: int = 100, 
     tower = backbone.tower("image")
     found = []
     with counter(f"features of {split.part} images", len(split), show_progress) as count:
-        for batch in evaluation_batches(split, backbone.preprocess, batch_size):
-            pixels = backbone.preprocess.normalise(batch.pixels.to(backbone.device))
-            pooled, _ = finish(tower, begin(tower, pixels, tower.depth), None)
+        for batch in evaluation_batches(split, backbone.preprocess, batch_size, kept=pixels):
+            inputs = backbone.preprocess.normalise(batch.pixels.to(backbone.device))
+            pooled, _ = finish(tower, begin(tower, inputs, tower.depth), None)
             found.append(F.normalize(widen(pooled), dim=-1).cpu())
             count(len(batch.labels))
     return torch.cat(found)

@@ -56,6 +56,8 @@ def plan(
     """
     if not seeds:
         raise SettingError("no seeds are named", allowed="whole numbers from 0")
+    if protocol == "transfer":
+        raise SettingError("transfer has two backbones", remedy="rmadapter bench transfer --to BACKBONE")
     kit, runs = Kit(device), []
     data = [PurePath(name).as_posix() for name in data]  # ./A/ is A, in tables too
     source = None if source is None else PurePath(source).as_posix()
@@ -64,8 +66,8 @@ def plan(
             for arm in arms:
                 where = {"data": leg.data, "classes": leg.classes, "shots": leg.shots, "seed": seed}
                 recipe = resolve(None, {**(common or {}), **arm.changes, **where})
-                label = " ".join([arm.label, *_unusual(protocol, recipe)])
-                runs.append(_planned(label, recipe, _answerable(leg, recipe, kit), kit))
+                label = " ".join([arm.label, *unusual(protocol, recipe)])
+                runs.append(planned_run(label, recipe, _answerable(leg, recipe, kit), kit))
     skipped = {name: tuple(broken) for name, broken in kit.skipped.items()}
     return Plan(protocol=protocol, runs=tuple({run.id + run.label: run for run in runs}.values()), skipped=skipped)
 
@@ -79,7 +81,7 @@ def _answerable(leg: protocols.Leg, recipe: Recipe, kit: Kit) -> protocols.Leg:
     return replace(leg, evaluations=tuple(asked))
 
 
-def _unusual(protocol: str, recipe: Recipe) -> list[str]:
+def unusual(protocol: str, recipe: Recipe) -> list[str]:
     """What a label must say so that sweeps into one folder do not mix."""
     found = {
         key: getattr(recipe, key)
@@ -91,7 +93,8 @@ def _unusual(protocol: str, recipe: Recipe) -> list[str]:
     return [f"{key}={value}" for key, value in found.items() if value != usual[key] or key == "shots"]
 
 
-def _planned(label: str, recipe: Recipe, leg: protocols.Leg, kit: Kit) -> Planned:
+def planned_run(label: str, recipe: Recipe, leg: protocols.Leg, kit: Kit) -> Planned:
+    """A recipe on a leg of its protocol, with the hashes of all that decides it."""
     wanted = tuple(
         Wanted(role=e.role, data=e.data, classes=e.classes, split=kit.tested(e.data, e.classes, recipe))
         for e in leg.evaluations
@@ -217,28 +220,32 @@ def _known(planned: Planned, store: Store) -> Result:
 
 def _compute(planned: Planned, store: Store, kit: Kit, sweep: str) -> None:
     """Train, unless that was done, and score what is missing; every score is written when it is there."""
+    from rmadapter import ways
     from rmadapter.run import read_run, train
 
     begun = time.perf_counter()
     provenance.reset_peak_memory(kit.device)
-    recipe, folder = Recipe.parse(planned.recipe, "recipe"), store.run_folder(planned.id)
+    recipe, folder = ways.own_recipe(planned), store.run_folder(planned.id)
     own: dict[str, Any] = {
         "backbone": kit.backbone(recipe),
         "task": kit.task(recipe.data, recipe),
         "device": kit.device,
     }
     ready = time.perf_counter()
-    compared = partial(decides, files=False)  # the folder's name hashes their content, and they may have moved
-    train(recipe, folder, resume=True, compared=compared, show_progress=False, **own)
-    method = adapter.load(folder, backbone=own["backbone"])
+    if ways.KEY in planned.recipe:
+        method, fit = ways.made(planned, store, kit)
+    else:
+        compared = partial(decides, files=False)  # the folder's name hashes their content, and they may have moved
+        train(recipe, folder, resume=True, compared=compared, show_progress=False, **own)
+        method, fit = adapter.load(folder, backbone=own["backbone"]), read_run(folder).fit
     result = _known(planned, store).model_copy(
         update={
             "sweep": sweep,
             "error": None,
             "trained_parameters": method.trained(),
-            "training": read_run(folder).fit,
+            "training": fit,
             "versions": provenance.versions(),
-            "machine": provenance.machine(str(method.backbone.device)),
+            "machine": provenance.machine(str(own["backbone"].device)),
             "commit": provenance.commit(),
         }
     )
@@ -255,9 +262,13 @@ def _compute(planned: Planned, store: Store, kit: Kit, sweep: str) -> None:
 
 def _score(method: Any, part: Task, want: Wanted, kit: Kit) -> Scored:
     from rmadapter.evaluation import evaluate
+    from rmadapter.transfer import Mixture
 
     begun = time.perf_counter()
-    found = evaluate(method.predictor(part.classes, part.template), part.test, pixels=kit.pixels)
+    if isinstance(method, Mixture):
+        found = method.scores(part.test, part.template, pixels=kit.pixels)
+    else:
+        found = evaluate(method.predictor(part.classes, part.template), part.test, pixels=kit.pixels)
     kept = {key: value for key, value in found.summary().items() if key in Scored.model_fields}
     where = {"data": want.data, "split": want.split, "seconds": round(time.perf_counter() - begun, 3)}
     return Scored.parse({**kept, **where, "levels": _levels(found.bins)}, "scores")

@@ -18,6 +18,12 @@ from rmadapter.store import Plan, Planned, Result, Scored, Store, is_done
 
 CSV = ("protocol", "method", "trained_on", "shots", "seed", "role", "tested_on", "classes", "accuracy", "ece", "id")
 
+PARTS = ("tabulate", "extract", "align", "supervise")
+"""Of carrying an adaptation over."""
+NAMES = (
+    "names known: the names of novel classes are used when the adaptation is extracted, as published; blind: they are "
+    "not. All other rows meet novel names at the test alone. +: trained on the labels of the base images, too."
+)
 UNKNOWN = "Empty: what a method was not asked for, since it is bound to its classes and knows no others."
 
 
@@ -168,6 +174,7 @@ def tables(grid: Grid) -> list[Table]:
         "base-to-novel": base_to_novel,
         "cross-dataset": from_source,
         "domain-generalization": from_source,
+        "transfer": base_to_novel,
         "few-shot": few_shot,
     }[grid.plan.protocol](grid)
     return [mark_best(table) for table in made]
@@ -272,7 +279,29 @@ def markdown(grid: Grid) -> str:
     """All tables of a protocol as Markdown, and below them what is missing."""
     seeds = ", ".join(str(seed) for seed in grid.distinct("seed"))
     parts = [f"# {grid.plan.protocol}", f"Percent; mean over seeds {seeds} ± standard error. In bold: the best."]
-    return "\n\n".join([*parts, *map(str, tables(grid)), *holes(grid)]) + "\n"
+    return "\n\n".join([*parts, *map(str, tables(grid)), *_ways(grid), *holes(grid)]) + "\n"
+
+
+def added(grid: Grid) -> Table | None:
+    """What a way of using a teacher costs beside the target's own, as a mean over its runs; None: nothing is known."""
+    rows: list[tuple[str, tuple[Cell, ...]]] = []
+    for label in grid.labels:
+        done = [found.training for run in grid.runs(label=label) if (found := grid.results[run.id]) and found.training]
+        spent = [found.get("parts", {}) for found in done]
+        flops = mean(found["flops_added"] / 1e6 for found in done if "flops_added" in found)
+        if flops is not None:
+            seconds = [mean(part[name] for part in spent if name in part) for name in PARTS]
+            rows.append((label, (Cell(flops), *map(Cell, seconds))))
+    columns = ("million operations added an image", *(f"{name}, s" for name in PARTS))
+    return Table("cost beside the target's own", columns, tuple(rows)) if rows else None
+
+
+def _ways(grid: Grid) -> list[str]:
+    """Of the protocol transfer: what its rows' names mean, and what they cost."""
+    if grid.plan.protocol != "transfer":
+        return []
+    table = added(grid)
+    return [NAMES] if table is None else [NAMES, str(table)]
 
 
 def holes(grid: Grid) -> list[str]:

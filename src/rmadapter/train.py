@@ -292,15 +292,18 @@ class _Run:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _prepare(method: Method, settings: TrainSettings, parameters: list[torch.nn.Parameter]) -> tuple[Accelerator, Any]:
-    optimizer: torch.optim.Optimizer
+def optimizer_of(settings: TrainSettings, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimiser that the settings name."""
     if settings.optimizer == "sgd":
-        optimizer = torch.optim.SGD(
+        return torch.optim.SGD(
             parameters, lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
         )
-    else:
-        kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
-        optimizer = kind(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+    kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
+    return kind(parameters, lr=settings.lr, weight_decay=settings.weight_decay)
+
+
+def _prepare(method: Method, settings: TrainSettings, parameters: list[torch.nn.Parameter]) -> tuple[Accelerator, Any]:
+    optimizer = optimizer_of(settings, parameters)
     AcceleratorState._reset_state(True)  # accelerate keeps the first precision of a process; each run has its own
     device, precision = method.backbone.device.type, settings.precision
     if precision == "fp16" and device == "cpu":  # accelerate would train in float32 without a word

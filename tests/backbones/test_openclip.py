@@ -15,7 +15,7 @@ from rmadapter import ZeroShot, load_backbone
 from rmadapter.backbones import Backbone
 from rmadapter.backbones.openclip import rename, shape_of
 from rmadapter.errors import BackboneError
-from small import small_pair
+from small import small_folder, small_pair
 
 TEXTS = ["a photo of a cat.", "a photo of a red panda, a type of pet.", "a"]
 
@@ -122,19 +122,8 @@ def test_every_key_is_used_and_every_parameter_filled(tmp_path: Path) -> None:
 
 
 def test_local_folder(tmp_path: Path) -> None:
-    model, backbone = small_pair()
-    config = {
-        "model_cfg": {
-            "embed_dim": 24,
-            "quick_gelu": True,
-            "vision_cfg": {"layers": 4, "width": 48, "head_width": 16, "patch_size": 8, "image_size": 32},
-            "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 3},
-        },
-        "preprocess_cfg": {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]},
-    }
-    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
-    state = {key: value.contiguous() for key, value in model.state_dict().items()}
-    save_file(state, tmp_path / "open_clip_model.safetensors")
+    _, backbone = small_pair()
+    config = json.loads((small_folder(tmp_path) / "open_clip_config.json").read_text())
     loaded = load_backbone(str(tmp_path))
     assert loaded.sha256 == backbone.sha256
     assert loaded.preprocess.std == (0.25, 0.25, 0.25)

@@ -5,12 +5,14 @@
 DIR (default: the shipped copy) holds ``clip.safetensors`` and one file a method. A method's entry below says how the
 names of its file become ours; the file says everything else (depths, widths, block ranges, template, class names).
 A line a method: the largest relative error of logits, loss, gradients, and of what else its file pins (single terms,
-the teacher's text). Exits 1 when any is above 1e-4.
+the teacher's text). TransMiter's file holds logits in place of images: its line has those of the net on the source, its
+turned matrix, and its logits on the target. Exits 1 when any is above 1e-4.
 """
 
 from __future__ import annotations
 
 import atexit
+import copy
 import itertools
 import json
 import re
@@ -27,12 +29,14 @@ from open_clip.tokenizer import SimpleTokenizer
 from safetensors import safe_open
 from torch import Tensor
 
+from rmadapter import transfer
 from rmadapter.backbones import Backbone, build
 from rmadapter.backbones.clip import Shape, TowerShape
 from rmadapter.backbones.openclip import rename
 from rmadapter.backbones.preprocess import Preprocess
 from rmadapter.method import Method, Rows, Teacher
 from rmadapter.methods import method_class
+from rmadapter.methods.transmiter import TransMiter
 
 DATA = Path(__file__).parent / "data"
 LIMIT = 1e-4
@@ -109,6 +113,8 @@ class Entry:
     """The tensor with the teacher's text features."""
     file: str | None = None
     """Where it is not called as the entry is."""
+    tables: bool = False
+    """The file holds tables of logits instead of images."""
 
 
 def _mma_name(name: str, golden: Golden) -> str:
@@ -195,6 +201,18 @@ def _prompts(*keys: str) -> Callable[[Golden], dict[str, Any]]:
     return settings
 
 
+def _transmiter_settings(golden: Golden) -> dict[str, Any]:
+    header, hidden = golden.about, len(golden.tensors["param.mlp.1.bias"])
+    auxiliary = [f"name {index}" for index in range(header["all_classes"] - header["task_classes"])]
+    return {
+        "dimension": header["all_classes"],
+        "expansion": hidden // header["all_classes"],
+        "auxiliary": auxiliary,
+        "teacher_temperature": header["teacher_temperature"],
+        "ridge": header["ridge"],
+    }
+
+
 def _coprompt_settings(golden: Golden) -> dict[str, Any]:
     with tempfile.NamedTemporaryFile("w", suffix=".json", delete=False) as file:
         json.dump(golden.config["descriptions"], file)
@@ -234,6 +252,12 @@ ENTRIES: dict[str, Entry] = {
         "fixed_text_embeddings",
     ),
     "coprompt": Entry("coprompt", _coprompt_settings, _prompt_name, teacher_text="description_features"),
+    "transmiter": Entry(
+        "transmiter",
+        _transmiter_settings,
+        _replaced(("mlp.0.", "mlp.0."), ("mlp.1.", "mlp.1."), ("mlp.4.", "mlp.3.")),
+        tables=True,
+    ),
 }
 
 
@@ -249,6 +273,8 @@ def compare(folder: Path, name: str) -> dict[str, float]:
     entry = ENTRIES[name]
     golden = read(folder / f"{entry.file or name}.safetensors")
     method = method_class(entry.method)(backbone(folder), **entry.settings(golden))
+    if entry.tables:
+        return _compare_tables(method, golden, entry)
     with torch.no_grad():
         own = dict(method.named_parameters())
         given = {entry.rename(key, golden): value for key, value in golden.group("param.").items()}
@@ -275,6 +301,35 @@ def compare(folder: Path, name: str) -> dict[str, float]:
             error(own[entry.rename(key, golden)].grad, value) for key, value in golden.group("grad.").items()
         )
     return errors
+
+
+def _compare_tables(method: Method, golden: Golden, entry: Entry) -> dict[str, float]:
+    """Relative errors of a net on logits: its own, those of the loss and its gradients, and after the transfer."""
+    source, target = method, copy.deepcopy(method)
+    assert isinstance(source, TransMiter) and isinstance(target, TransMiter)
+    for net in (source, target):
+        net.start(tuple(f"class {index}" for index in range(golden.about["task_classes"])), net.template)
+    state = {entry.rename(key, golden): value for key, value in golden.group("param.").items()}
+    size = len(golden.tensors["projection"])
+    state |= {"base": golden.tensors["projection"], "skew": torch.zeros(size, size)}
+    source.net.load_state_dict(state, strict=True)
+    tables = {what: golden.tensors[f"{what}_zeroshot_logits"] for what in ("source", "target")}
+    refined, teacher = source.net(tables["source"]), golden.tensors["teacher_logits"]
+    loss = transfer.distillation(refined[:, : teacher.shape[1]], teacher, source.settings.teacher_temperature)
+    loss.backward()
+    own = dict(source.net.named_parameters())
+    transfer.align(source, tables["source"], target, tables["target"])
+    with torch.no_grad():
+        carried, matrix = target.net(tables["target"]), target.net.matrix()
+    return {
+        "logits": error(refined.detach(), golden.tensors["refined_source_logits"]),
+        "loss": error(loss.detach(), golden.tensors["loss"]),
+        "gradients": max(
+            error(own[entry.rename(key, golden)].grad, value) for key, value in golden.group("grad.").items()
+        ),
+        "matrix": error(matrix, golden.tensors["projection_transferred"]),
+        "target": error(carried, golden.tensors["refined_target_logits"]),
+    }
 
 
 def _teacher(method: Method, golden: Golden, text: Rows) -> Teacher | None:

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from golden import run
+from rmadapter import transfer
 from rmadapter.backbones.clip import ImageTower
 from rmadapter.method import Method, Teacher
 from rmadapter.methods import cocoop, kgcoop, mma, promptsrc, rmadapter
 from rmadapter.methods.mma import MMA
-from rmadapter.methods.parts import blend, bottleneck, prompts, templates
+from rmadapter.methods.parts import blend, bottleneck, logit_net, prompts, templates
 
 
 def test_all_pass(capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,6 +145,35 @@ def test_another_sentence_or_view_fails(what: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(run, "_teacher", wrong)
     errors = run.compare(run.DATA, "coprompt")
     assert errors["logits"] < run.LIMIT < errors["loss"]
+
+
+def test_a_biased_deviation_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def biased(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mean, deviation = logits.mean(dim=-1, keepdim=True), logits.std(dim=-1, keepdim=True, correction=0)
+        return (logits - mean) / deviation, mean, deviation
+
+    for module in (logit_net, transfer):
+        monkeypatch.setattr(module, "standardise", biased)
+    errors = run.compare(run.DATA, "transmiter")
+    assert min(errors[key] for key in ("logits", "loss", "gradients", "target")) > run.LIMIT
+
+
+def test_a_matrix_turned_the_other_way_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    rotation = transfer.rotation
+    monkeypatch.setattr(transfer, "rotation", lambda source, target, ridge: rotation(source, target, ridge).T)
+    errors = run.compare(run.DATA, "transmiter")
+    assert max(errors[key] for key in ("logits", "loss", "gradients")) < run.LIMIT
+    assert min(errors["matrix"], errors["target"]) > 0.01
+
+
+@pytest.mark.parametrize("wrong", [{"ridge": 50.0}, {"teacher_temperature": 1.0}], ids=str)
+def test_another_setting_of_the_transfer_fails(wrong: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = run.ENTRIES["transmiter"]
+    changed = dataclasses.replace(entry, settings=lambda golden: {**entry.settings(golden), **wrong})
+    monkeypatch.setitem(run.ENTRIES, "transmiter", changed)
+    errors = run.compare(run.DATA, "transmiter")
+    assert errors["logits"] < run.LIMIT
+    assert min(errors[key] for key in (("matrix",) if "ridge" in wrong else ("loss", "gradients"))) > 0.01
 
 
 def test_an_empty_folder_does_not_pass(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from rmadapter import __version__
-from rmadapter.cli import bench, data, demo, evaluate, listing, predict, reproduce, tasks, train
+from rmadapter.cli import bench, data, demo, evaluate, listing, predict, reproduce, tasks, train, transfer
 from rmadapter.cli.options import GO_ON
 from rmadapter.errors import UserError
 
@@ -53,6 +53,7 @@ def cli(debug: bool) -> None:
 for command in (
     demo.demo,
     train.train,
+    transfer.transfer,
     evaluate.evaluate,
     predict.predict,
     bench.bench,

@@ -26,7 +26,8 @@ class BenchCommand(GroupedCommand):
         common = {key: value for key, value in resolve(None, {}).model_dump().items() if key in COMMON}
         found = {"What all runs share": setting_options(Recipe, "", common)}
         taken: set[str] = set()
-        for name in split_list(peek(args, "--methods") or "zero_shot,rmadapter"):
+        carried = ["transmiter"] if peek(args, "--to") else []
+        for name in [*split_list(peek(args, "--methods") or "zero_shot,rmadapter"), *carried]:
             settings = method_class(name).Settings
             own = {key: "recipe's" for key in settings.model_fields if key not in taken}
             taken.update(own)
@@ -51,6 +52,9 @@ class BenchCommand(GroupedCommand):
     help="Tasks or folders, by commas; pictograms, public: all that fit.",
 )
 @click.option("--source", help="What to train on, where the rest is only tested on; default: the first of --data.")
+@click.option("--to", help="Of transfer: the backbone that --methods are carried over to.")
+@click.option("--to-pretrained", default="default", show_default=True, help="Its weights, as --pretrained.")
+@click.option("--direct", help="Of transfer: methods to train on that backbone itself; default: those of --methods.")
 @click.option("--seeds", default="1,2,3", show_default=True, help="Whole numbers, separated by commas.")
 @click.option("--shots", help="Images a class; default: the protocol's own, 16 or 1,2,4,8,16.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The sweep's folder, new or its own.")
@@ -63,6 +67,9 @@ def bench(
     experiment: Path | None,
     data: str,
     source: str | None,
+    to: str | None,
+    to_pretrained: str,
+    direct: str | None,
     seeds: str,
     shots: str | None,
     out: Path,
@@ -70,27 +77,48 @@ def bench(
     device: str,
     **options: Any,
 ) -> None:
-    """Run a protocol over methods, tasks and seeds: base-to-novel, cross-dataset, domain-generalization, few-shot.
+    """Run a protocol over methods, tasks and seeds.
+
+    base-to-novel, cross-dataset, domain-generalization, few-shot; transfer trains --methods on --backbone, and compares
+    ways to use them on the backbone --to with what is trained there.
 
     The same command again goes on where it stopped: finished runs are not repeated, failed ones are. Several may work
     on one folder at once.
     """
-    from rmadapter import sweep
+    from rmadapter import arms, sweep, ways
     from rmadapter.cli.options import changes_of
     from rmadapter.run import device_of
 
     changes = changes_of(options)
-    plan = sweep.plan(
-        protocol,
-        _arms(methods, experiment, changes.pop("method"), changes.pop("train")),
-        data=split_list(data),
-        source=source,
-        seeds=numbers("--seeds", seeds, least=0),
-        shots=() if shots is None else numbers("--shots", shots, least=1),
-        common=changes,
-        device=device_of(device),
-    )
+    settings, train = changes.pop("method"), changes.pop("train")
+    grid: dict[str, Any] = {
+        "data": split_list(data),
+        "seeds": numbers("--seeds", seeds, least=0),
+        "shots": () if shots is None else numbers("--shots", shots, least=1),
+        "common": changes,
+        "device": device_of(device),
+    }
+    _check_target(protocol, to, source, experiment)
+    if to is None:
+        plan = sweep.plan(protocol, _arms(methods, experiment, settings, train), source=source, **grid)
+    else:
+        names, own = split_list(methods), split_list(methods if direct is None else direct)
+        made = arms.arms(names and [*names, *own, "transmiter"], settings, train)
+        weights = None if to_pretrained.lower() == "none" else to_pretrained
+        teachers, there = made[: len(names)], made[len(names) : -1]
+        plan = ways.plan(teachers, made[-1], there, to=to, pretrained=weights, **grid)
     complain(compute(plan, out, jobs, device_of(device)))
+
+
+def _check_target(protocol: str, to: str | None, source: str | None, experiment: Path | None) -> None:
+    if protocol == "transfer" and to is None:
+        raise click.UsageError("transfer needs --to, the backbone to carry over to")
+    if protocol != "transfer" and to is not None:
+        raise click.UsageError(f"{protocol} trains on one backbone: --to belongs to transfer")
+    if protocol == "transfer" and source is not None:
+        raise click.UsageError("transfer has no --source: each task is trained on")
+    if protocol == "transfer" and experiment is not None:
+        raise click.UsageError("transfer has its own rows: name what is carried over with --methods, not --arms")
 
 
 def _arms(methods: str, experiment: Path | None, method: dict[str, Any], train: dict[str, Any]) -> list[Any]:

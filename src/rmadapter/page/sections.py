@@ -17,7 +17,7 @@ from rmadapter.page.figures import Plot, Style
 from rmadapter.page.ran import Ran, counted, ran
 from rmadapter.page.sheets import Sheet
 from rmadapter.store import Levels, digest
-from rmadapter.tables import Cell, Grid, tables
+from rmadapter.tables import NAMES, Cell, Grid, tables
 
 LONGEST = 100
 """Letters of a plot's file name, about."""
@@ -69,7 +69,7 @@ def chapter(grid: Grid, baseline: str | None, style: Mapping[str, Style]) -> Cha
         _accuracy(grid, names, style),
         _differences(grid, baseline, names, style),
         _calibration(grid, names),
-        Section("Cost", (COST,), sheets=(sheets.cost(grid, names),)),
+        Section("Cost", (COST,), sheets=(sheets.cost(grid, names), *sheets.added_cost(grid))),
     )
     return Chapter(
         name=grid.plan.protocol,
@@ -90,9 +90,11 @@ def _accuracy(grid: Grid, names: Mapping[str, str], style: Mapping[str, Style]) 
     found = [sheets.scores(grid, table, data, names) for table, data in zip(made, of, strict=True)]
     plots: list[Plot] = []
     words = [f"Percent; mean over {_seeds(grid)} ± standard error of the mean. In bold: the best of a column."]
-    if grid.plan.protocol == "base-to-novel":
+    if grid.plan.protocol in protocols.HALVES:
         plots, left_out = _scatter(grid, style)
         words += left_out
+    if grid.plan.protocol == "transfer":
+        words.append(NAMES)
     if grid.plan.protocol == "few-shot":
         plots, said = _curves(grid, names, style)
         words += said

@@ -10,7 +10,7 @@ from statistics import fmean
 from rmadapter.compare import Difference
 from rmadapter.measures import Measure, ece, measures, overconfidence, shots_name
 from rmadapter.store import Planned, is_done
-from rmadapter.tables import UNKNOWN, Cell, Grid, Table
+from rmadapter.tables import UNKNOWN, Cell, Grid, Table, added
 
 NAMED = 3
 """Runs that a note names; of more it says how many of which method, and the list of what is not finished has all."""
@@ -59,6 +59,15 @@ def scores(grid: Grid, table: Table, data: str | None, names: Mapping[str, str])
     rows = tuple((label, tuple(map(entry, cells))) for label, cells in table.rows)
     columns = tuple(named(column, names) for column in table.columns)
     return Sheet(named(table.title, names), columns, rows, holes(grid, names, data))
+
+
+def added_cost(grid: Grid) -> tuple[Sheet, ...]:
+    """What ways of using a teacher on another backbone cost; of other protocols: none."""
+    table = added(grid)
+    if table is None:
+        return ()
+    rows = tuple((label, tuple(map(entry, cells))) for label, cells in table.rows)
+    return (Sheet(table.title.capitalize(), table.columns, rows),)
 
 
 def entry(cell: Cell) -> Entry:

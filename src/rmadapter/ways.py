@@ -1,0 +1,149 @@
+"""The protocol ``transfer``: ways to use on one backbone what was trained on another, beside each other.
+
+Every task and seed has these runs: the target alone; each teacher on its own backbone; each way of using it on the
+target; and what is trained on the target itself. Teachers and what is trained are runs as in any sweep. The recipe of a
+way has one key more, ``transfer``, with its kind, the teacher's id and the teacher's recipe.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+from rmadapter import adapter, protocols
+from rmadapter.arms import Arm
+from rmadapter.carrying import carry_to
+from rmadapter.files import new_folder
+from rmadapter.kit import Kit
+from rmadapter.method import Method
+from rmadapter.recipe import Recipe, resolve
+from rmadapter.run import read_run, train
+from rmadapter.store import Plan, Planned, Store, decides, run_id
+from rmadapter.sweep import POLL, planned_run, unusual
+from rmadapter.transfer import Mixture
+
+KEY = "transfer"
+"""In a planned run's recipe; recipes of other runs have no such key."""
+ZERO_SHOT = Arm("zero_shot", {"method": {"name": "zero_shot"}})
+
+
+class Way(NamedTuple):
+    """A way to use a teacher on another backbone."""
+
+    label: str
+    """Of its row; {} stands for the teacher."""
+    kind: Literal["eft", "ensemble", "net"]
+    novel: Literal["known", "blind"] = "known"
+    """Of a net: whether the names of novel classes are known to its extraction."""
+    plus: bool = False
+    """Of a net: whether it takes the supervised step."""
+
+
+WAYS = (
+    Way("EFT with {}", "eft"),
+    Way("ensemble with {}", "ensemble"),
+    Way("{net} from {}, names known", "net"),
+    Way("{net}+ from {}, names known", "net", plus=True),
+    Way("{net} from {}, blind", "net", "blind"),
+    Way("{net}+ from {}, blind", "net", "blind", plus=True),
+)
+
+
+def plan(
+    teachers: Sequence[Arm],
+    net: Arm,
+    direct: Sequence[Arm],
+    *,
+    to: str,
+    pretrained: str | None = "default",
+    data: Sequence[str] = ("pictograms",),
+    seeds: Sequence[int] = (1,),
+    shots: Sequence[int] = (),
+    common: Mapping[str, Any] | None = None,
+    device: str = "cpu",
+) -> Plan:
+    """The grid: every task, number of shots and seed, seed by seed.
+
+    Args:
+        teachers: methods to train on their own backbone and to carry over.
+        net: the method ``transmiter`` with its settings.
+        direct: methods to train on the target.
+        to, pretrained: the target.
+        data, seeds, shots, common: as in ``sweep.plan``; the backbone among ``common`` is the teachers'.
+
+    Raises:
+        SettingError, DataError, BackboneError: whatever cannot work, before anything is computed.
+    """
+    kit, runs = Kit(device), list[Planned]()
+    here = dict(common or {})
+    there = {**here, "backbone": to, "pretrained": pretrained}
+    for seed in seeds:
+        for leg in protocols.legs(KEY, data, None, shots):
+            runs.append(_planned(f"zero_shot on {to}", {**there, **ZERO_SHOT.changes}, leg, seed, kit))
+            for arm in teachers:
+                teacher = _planned(arm.label, {**here, **arm.changes}, leg, seed, kit)
+                source = teacher.recipe["backbone"]
+                runs.append(teacher.model_copy(update={"label": f"{teacher.label} on {source}"}))
+                runs += [_by(way, arm.label, teacher, net, there, leg, kit) for way in WAYS]
+            runs += [_planned(f"{arm.label} on {to}", {**there, **arm.changes}, leg, seed, kit) for arm in direct]
+    skipped = {name: tuple(broken) for name, broken in kit.skipped.items()}
+    return Plan(protocol=KEY, runs=tuple({run.id + run.label: run for run in runs}.values()), skipped=skipped)
+
+
+def _planned(label: str, changes: Mapping[str, Any], leg: protocols.Leg, seed: int, kit: Kit) -> Planned:
+    where = {"data": leg.data, "classes": leg.classes, "shots": leg.shots, "seed": seed}
+    recipe = resolve(None, {**changes, **where})
+    said = [text for text in unusual(KEY, recipe) if not text.startswith(("backbone=", "pretrained="))]
+    return planned_run(" ".join([label, *said]), recipe, leg, kit)
+
+
+def _by(
+    way: Way, arm: str, teacher: Planned, net: Arm, there: Mapping[str, Any], leg: protocols.Leg, kit: Kit
+) -> Planned:
+    """A run of a way; its id hashes the teacher's id."""
+    changes = dict(ZERO_SHOT.changes)
+    if way.kind == "net":
+        changes = {**net.changes, "method": {**net.changes["method"], "novel": way.novel}}
+    label = way.label.format(arm, net=net.label)
+    run = _planned(label, {**there, **changes}, leg, teacher.recipe["seed"], kit)
+    about = {"kind": way.kind, "plus": way.plus, "from": teacher.id}
+    identity = run_id({**run.recipe, KEY: about}, run.backbone, run.split)
+    recipe = {**run.recipe, KEY: {**about, "teacher": teacher.recipe}}
+    return Planned.parse({**run.plain(), "id": identity, "recipe": recipe}, "plan")
+
+
+def own_recipe(planned: Planned) -> Recipe:
+    """The recipe of a planned run, whether it is one of a way or not."""
+    return Recipe.parse({key: value for key, value in planned.recipe.items() if key != KEY}, "recipe")
+
+
+def made(planned: Planned, store: Store, kit: Kit) -> tuple[Method | Mixture, dict[str, Any] | None]:
+    """What a way's run is scored by, and what making it took."""
+    about, recipe = planned.recipe[KEY], own_recipe(planned)
+    teacher, target, task = _teacher(about, store, kit), kit.backbone(recipe), kit.task(recipe.data, recipe)
+    if about["kind"] != "net":
+        mixture = Mixture(about["kind"], target, teacher, kit.look)
+        names = teacher.classes if teacher.class_bound else task.classes
+        return mixture, {"flops_added": mixture.flops(names, task.template)}
+    out = store.run_folder(planned.id)
+    if not adapter.is_whole(out):
+        of = (store.run_folder(about["from"]), teacher)
+        carry_to(new_folder(out, resume=True), recipe, task, of, target, plus=about["plus"], look=kit.look)
+    return adapter.load(out, backbone=target), read_run(out).fit
+
+
+def _teacher(about: Mapping[str, Any], store: Store, kit: Kit) -> Method:
+    """The teacher from its run's folder: trained where it is not there, waited for where another process does that."""
+    recipe, folder = Recipe.parse(about["teacher"], "recipe"), store.run_folder(about["from"])
+    backbone = kit.backbone(recipe)
+    while not adapter.is_whole(folder):
+        with store.lock(about["from"]) as mine:
+            if mine:
+                own: dict[str, Any] = {"backbone": backbone, "task": kit.task(recipe.data, recipe)}
+                compared = partial(decides, files=False)
+                train(recipe, folder, resume=True, compared=compared, show_progress=False, device=kit.device, **own)
+        if not mine:
+            time.sleep(POLL)
+    return adapter.load(folder, backbone=backbone)

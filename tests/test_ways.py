@@ -1,0 +1,194 @@
+"""The protocol transfer: every way beside each other, resumed, and its tables."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+import rmadapter as ra
+from rmadapter import run as runs
+from rmadapter import sweep, ways
+from rmadapter.arms import Arm, arms
+from rmadapter.cli import cli
+from rmadapter.data.export import export_task
+from rmadapter.evaluation import evaluate
+from rmadapter.measures import overview
+from rmadapter.store import Plan, Store
+from rmadapter.tables import Grid, markdown
+from small import small_folder
+
+TRAIN = {"epochs": 1, "batch_size": 4, "augment": "none"}
+NET = {"dimension": 8, "extraction_epochs": 2}
+LABELS = (
+    "zero_shot on clip",
+    "rmadapter on pictoclip-s",
+    "EFT with rmadapter",
+    "ensemble with rmadapter",
+    "transmiter from rmadapter, names known",
+    "transmiter+ from rmadapter, names known",
+    "transmiter from rmadapter, blind",
+    "transmiter+ from rmadapter, blind",
+    "rmadapter on clip",
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small task and a small CLIP."""
+    place = tmp_path_factory.mktemp("ways")
+    task = ra.load_task("pictograms/plants")._only(range(4))
+    cut = [split.only(range(4)).items[::8] for split in (task.train, task.val, task.test)]
+    export_task(ra.Task("plants", task.classes, task.template, *map(tuple, cut)), place / "plants")
+    small_folder(place / "clip")
+    return place
+
+
+def plan(place: Path, direct: bool = True) -> Plan:
+    teacher, there, net = arms(["rmadapter", "rmadapter", "transmiter"], NET, TRAIN)
+    made = [Arm(arm.label.split()[0], arm.changes) for arm in (teacher, there, net)]
+    options: dict[str, Any] = {"to": str(place / "clip"), "data": [str(place / "plants")]}
+    return ways.plan([made[0]], made[2], [made[1]] if direct else [], **options)
+
+
+@pytest.fixture(scope="module")
+def swept(place: Path) -> tuple[Plan, Store]:
+    wanted = plan(place)
+    sweep.run(wanted, place / "sweep")
+    return wanted, Store(place / "sweep")
+
+
+def test_every_way_has_a_row(swept: tuple[Plan, Store], place: Path) -> None:
+    wanted, store = swept
+    grid = Grid.read(wanted, store)
+    assert tuple(label.replace(str(place / "clip"), "clip") for label in grid.labels) == LABELS
+    assert not grid.open and all(grid.score(run, role) is not None for run in wanted.runs for role in ("base", "novel"))
+    assert len({run.id for run in wanted.runs}) == len(LABELS)
+    added = {run.label: (store.read(run.id).training or {}).get("flops_added") for run in wanted.runs}  # type: ignore[union-attr]
+    assert added["EFT with rmadapter"] > 1.9 * added["ensemble with rmadapter"] > 100 * added[LABELS[4]] > 0
+    assert {name for name, count in added.items() if count is None} == {wanted.runs[i].label for i in (0, 1, 8)}
+
+
+def test_scores_are_those_of_the_parts(swept: tuple[Plan, Store], place: Path) -> None:
+    """A way's run is an adapter that any command takes; a mixture is computed from the same teacher."""
+    wanted, store = swept
+    task = runs.load_recipe_task(ways.own_recipe(wanted.runs[0]))
+    teacher = ra.load(store.run_folder(wanted.runs[1].id))
+    target = ra.load_backbone(str(place / "clip"))
+    from rmadapter.transfer import Mixture
+
+    for run in wanted.runs[2:8]:
+        result = store.read(run.id)
+        assert result is not None
+        for want in run.wanted:
+            part = runs.cut(task, want.classes)
+            if run.recipe["transfer"]["kind"] == "net":
+                method = ra.load(store.run_folder(run.id))
+                found = evaluate(method.predictor(part.classes, part.template), part.test)
+            else:
+                mixture = Mixture(run.recipe["transfer"]["kind"], target, teacher)
+                found = mixture.scores(part.test, part.template)
+            assert result.scores[want.key].accuracy == found.accuracy
+
+
+def test_nothing_is_computed_twice_and_a_lost_run_alone_is_made_again(swept: tuple[Plan, Store], place: Path) -> None:
+    wanted, store = swept
+    results = {file: file.stat().st_mtime_ns for file in (store.folder / "results").iterdir()}
+    sweep.run(plan(place), store.folder)
+    assert {file: file.stat().st_mtime_ns for file in results} == results
+    lost = wanted.runs[4]
+    (store.folder / "results" / f"{lost.id}.json").unlink()
+    (store.run_folder(lost.id) / "adapter_config.json").unlink()  # as if it had been killed
+    before = store.folder / "runs"
+    teacher = (before / wanted.runs[1].id / "steps.jsonl").stat().st_mtime_ns
+    sweep.run(wanted, store.folder)
+    assert (
+        store.read(lost.id) is not None and (before / wanted.runs[1].id / "steps.jsonl").stat().st_mtime_ns == teacher
+    )
+    changed = {file for file, time in results.items() if file.exists() and file.stat().st_mtime_ns != time}
+    assert {file.stem for file in changed} == {lost.id}
+
+
+def test_a_way_trains_its_teacher_where_it_is_not_there(place: Path, tmp_path: Path) -> None:
+    whole = plan(place, direct=False)
+    alone = whole.model_copy(update={"runs": (whole.runs[2],)})
+    sweep.run(alone, tmp_path)
+    assert (tmp_path / "runs" / whole.runs[1].id / "adapter_config.json").is_file()
+    assert not Grid.read(alone, Store(tmp_path)).open
+
+
+def test_a_teacher_that_fails_is_said_and_stops_nothing_else(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = runs.fit
+
+    def fail(method: Any, *rest: Any, **options: Any) -> Any:
+        if method.name == "rmadapter":
+            raise ra.UserError("it burns")
+        return original(method, *rest, **options)
+
+    monkeypatch.setattr(runs, "fit", fail)
+    wanted = plan(place, direct=False)
+    sweep.run(wanted, tmp_path)
+    grid = Grid.read(wanted, Store(tmp_path))
+    assert [run.label for run, _ in grid.failed] == [run.label for run in wanted.runs[1:]]
+    assert {why for _, why in grid.failed} == {"it burns"} and "zero_shot on" in markdown(grid)
+
+
+def command(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+def test_the_tables_say_which_setting_is_which(swept: tuple[Plan, Store], place: Path) -> None:
+    text = command("report", place / "sweep").stdout
+    assert text.startswith("# transfer\n") and "names known: " in text and "blind: " in text
+    assert "## cost beside the target's own" in text and "million operations added an image" in text
+    cost = text.split("## cost")[1].split("names known:")[0]
+    assert "EFT with rmadapter" in cost and "zero_shot" not in cost and "**" not in cost
+    rows = list(csv.DictReader(io.StringIO(command("report", place / "sweep", "--format", "csv").stdout)))
+    assert {row["method"] for row in rows} >= set(LABELS[2:8]) and {row["role"] for row in rows} == {"base", "novel"}
+
+
+def test_the_page_has_what_the_tables_have(swept: tuple[Plan, Store], place: Path, tmp_path: Path) -> None:
+    result = command("report", place / "sweep", "--format", "html", "--out", tmp_path / "page.html")
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "names known: " in text and "million operations added an image" in text and "HM" in text
+    both = overview([Grid.read(*swept), Grid.read(swept[0].model_copy(update={"protocol": "base-to-novel"}), swept[1])])
+    assert both.columns == ("transfer base", "transfer novel", "transfer HM", "base", "novel", "HM")
+
+
+def test_bench_takes_it(place: Path, swept: tuple[Plan, Store]) -> None:
+    """The same grid as typed, with what was changed in the labels; so nothing is computed again."""
+    before = {file: file.stat().st_mtime_ns for file in (place / "sweep" / "results").iterdir()}
+    settings = ["--method.dimension", 8, "--method.extraction-epochs", 2, "--train.augment", "none"]
+    result = command(
+        *("bench", "transfer", "--methods", "rmadapter", "--to", place / "clip", "--data", place / "plants"),
+        *("--seeds", 1, "--out", place / "sweep", *settings, "--train.epochs", 1, "--train.batch-size", 4),
+    )
+    assert result.exit_code == 0, result.output
+    assert "transmiter dimension=8 extraction_epochs=2" in result.stdout and "names known: " in result.stdout
+    assert {file: file.stat().st_mtime_ns for file in (place / "sweep" / "results").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["transfer"], "transfer needs --to"),
+        (["base-to-novel", "--to", "pictoclip-s"], "--to belongs to transfer"),
+        (["transfer", "--to", "pictoclip-s", "--source", "pictograms/wide"], "transfer has no --source"),
+        (["transfer", "--to", "pictoclip-s", "--arms", "arms.toml"], "transfer has its own rows"),
+        (["transfer", "--to", "pictoclip-x"], "unknown backbone"),
+        (["transfer", "--to", "pictoclip-s", "--methods", ","], "no methods are named"),
+        (["transfer", "--to", "pictoclip-s", "--direct", "rmadaptr"], "did you mean 'rmadapter'"),
+        (["transfer", "--to", "pictoclip-s", "--method.ridge", "-1"], "ridge is not valid"),
+    ],
+)
+def test_mistakes(arguments: list[str], message: str, tmp_path: Path) -> None:
+    result = command("bench", *arguments, "--out", tmp_path / "sweep")
+    assert result.exit_code == 2 and message in " ".join(result.stderr.split()), result.output
+    assert not (tmp_path / "sweep").exists()
