@@ -52,6 +52,8 @@ def test_a_grid_is_an_arm_a_combination(tmp_path: Path) -> None:
         ("[[arms]]\ngrid = {lr = [1]}", "no key 'lr'"),
         ("[[arms]]\ngrid = {'method.name' = ['coop', 'mma']}", "no key 'method.name'"),
         ("[[arms]]\ngrid = {'train.lr' = []}\n[[arms]]\nmethod = {name = 'mma'}", "at least 1 item"),
+        ("[[arms]]\nmethod = {name = 'mma', rnak = 4}", r"e.*\.toml: .* no setting 'rnak'"),
+        ("[[arms]]\ntrain = {lr = -1}", r"e.*\.toml: .*lr is not valid"),
         ("[[arms]]\n[[arms]]", "two arms are called 'rmadapter'"),
         ("[[arms", "not a TOML file"),
     ],

@@ -93,8 +93,15 @@ def test_every_setting_can_be_given_as_text() -> None:
 def test_mistakes_are_named(content: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(content)
-    with pytest.raises(SettingError, match=message):
-        resolve(file, {})
+    with pytest.raises(SettingError, match=message) as raised:
+        resolve(file, {"data": "pictograms/food"})
+    assert "mine.toml" in str(raised.value)
+
+
+def test_a_mistake_in_what_is_changed_does_not_blame_the_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text("shots = 4")
+    with pytest.raises(SettingError, match=r"^a recipe has no key 'shot'"):
+        resolve(tmp_path / "mine.toml", {"shot": 4})
 
 
 def test_unknown_recipes() -> None:

@@ -20,8 +20,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from rmadapter.errors import SettingError
+from rmadapter.errors import SettingError, naming
 from rmadapter.methods import method_class, method_names
+from rmadapter.recipe import resolve
 from rmadapter.settings import Settings
 
 SILENT = ("workers",)
@@ -79,10 +80,10 @@ def arms(methods: Sequence[str], method: Mapping[str, Any], train: Mapping[str, 
 
 
 def read(file: Path) -> list[Arm]:
-    """The arms of an experiment's file. That their settings exist is checked when recipes are made of them.
+    """The arms of an experiment's file.
 
     Raises:
-        SettingError: for a file that is missing or no TOML, an unknown key, or two arms of one label.
+        SettingError: for a file that is missing or no TOML, an unknown key or method, or two arms of one label.
     """
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -95,6 +96,9 @@ def read(file: Path) -> list[Arm]:
         raise SettingError(f"{file}: arms is a list of tables", remedy="write [[arms]] above each")
     entries = [Entry.parse(entry, f"{file}, arm {number}") for number, entry in enumerate(listed, start=1)]
     found = [arm for entry in Experiment.parse({**content, "arms": entries}, str(file)).arms for arm in _arms(entry)]
+    for arm in found:
+        with naming(file):
+            resolve(None, arm.changes)
     labels = [arm.label for arm in found]
     for label in labels:
         if labels.count(label) > 1:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 
@@ -51,6 +52,16 @@ class SettingError(UserError):
 
 class TrainingError(UserError):
     """Training cannot go on, for example since a loss is not finite."""
+
+
+@contextmanager
+def naming(file: object) -> Iterator[None]:
+    """Errors from inside name the file that the mistake stands in."""
+    try:
+        yield
+    except UserError as error:
+        again = type(error)(f"{file}: {error.problem}", got=error.got, allowed=error.allowed, remedy=error.remedy)
+        raise again from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

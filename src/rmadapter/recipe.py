@@ -11,7 +11,7 @@ from pydantic import PositiveInt
 
 from rmadapter import recipes
 from rmadapter.backbones import recipe_variant
-from rmadapter.errors import SettingError, nearest, unknown
+from rmadapter.errors import SettingError, naming, nearest, unknown
 from rmadapter.methods import method_class, method_names
 from rmadapter.settings import Seed, Settings
 from rmadapter.train import TrainSettings, train_settings
@@ -62,15 +62,24 @@ def resolve(recipe: str | Path | None, changes: Mapping[str, Any]) -> Recipe:
     Raises:
         SettingError: for an unknown key, with the nearest known one; or a value that is not allowed.
     """
-    content = read(recipe) if recipe is not None else {}
+    if recipe is None or str(recipe) in recipes.names():
+        # A shipped recipe that is named stands alone; otherwise the section that suits the backbone is below the rest.
+        return _resolved({} if recipe is None else read(recipe), changes, alone=recipe is not None)
+    content = read(recipe)
+    with naming(recipe):
+        _resolved(content, {})
+    return _resolved(content, changes)
+
+
+def _resolved(content: Mapping[str, Any], changes: Mapping[str, Any], alone: bool = False) -> Recipe:
+    """A recipe's content with changes. ``alone``: nothing of the method's section for the backbone is below it."""
     given = {key: value for key, value in {**content, **changes}.items() if key not in TABLES}
     method = {**_table(content, "method"), **_table(changes, "method")}
     name = str(method.pop("name", Recipe.model_fields["method"].default))
     if name not in method_names():
         raise unknown("method", name, method_names())
     backbone = str(given.get("backbone", Recipe.model_fields["backbone"].default))
-    # A shipped recipe that is named stands alone; otherwise the section that suits the backbone is below the rest.
-    variant = "" if recipe is not None and str(recipe) in recipes.names() else recipe_variant(backbone)
+    variant = "" if alone else recipe_variant(backbone)
     method = {**recipes.defaults(name, variant, "method"), **method}
     train = recipes.over(_table(content, "train"), _table(changes, "train"))
     seed = given.get("seed", Recipe.model_fields["seed"].default)
