@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn import Parameter
 from torch.utils.checkpoint import checkpoint
 
 from rmadapter.backbones.clip import Tower, pooled_rows
@@ -98,6 +99,7 @@ def finish(
     x, at, packed = rows.x, rows.at, rows.packed
     name = tower.name
     touched = method.touches(name) if method else range(0)
+    trained = [parameter for parameter in method.parameters() if parameter.requires_grad] if method else []
     losses: list[Tensor] = []
     if at < 0:
         if method and 0 in touched:
@@ -113,7 +115,7 @@ def finish(
         u = tower.block(i).ln_1(x)
         y = _block(tower, i, x, u, packed) if known is None else known
         if method and acts:
-            if method.training and (loss := _local(method, tower, i, x, u, packed)) is not None:
+            if method.training and (loss := _local(method, trained, tower, i, x, u, packed)) is not None:
                 losses.append(loss)
             added = method.beside(name, i, pooled_rows(u, packed) if i == tower.depth - 1 else u)
             y = y if added is None else y + added
@@ -162,7 +164,9 @@ def _block(tower: Tower, i: int, x: Tensor, u: Tensor, packed: Packed | None) ->
     return block.pooled(x, u, packed) if i == tower.depth - 1 else block(x, u, packed)
 
 
-def _local(method: Method, tower: Tower, i: int, x: Tensor, u: Tensor, packed: Packed | None) -> Tensor | None:
+def _local(
+    method: Method, trained: list[Parameter], tower: Tower, i: int, x: Tensor, u: Tensor, packed: Packed | None
+) -> Tensor | None:
     """A block's local loss; where it is detached, its gradient is taken at once, and its activations are not kept."""
     if not method.local_detached or not torch.is_grad_enabled():
         return _mean(method.local(tower.name, i, x, u), packed)
@@ -170,7 +174,6 @@ def _local(method: Method, tower: Tower, i: int, x: Tensor, u: Tensor, packed: P
         loss = _mean(method.local(tower.name, i, x.detach(), u.detach()), packed)
         if loss is None or not loss.requires_grad:
             return loss
-        trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
         grads = torch.autograd.grad(loss, trained, allow_unused=True)
     known = [(parameter, grad) for parameter, grad in zip(trained, grads, strict=True) if grad is not None]
     return cast(

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rmadapter.backbones import packing
 from rmadapter.backbones.clip import pooled_rows
 from rmadapter.backbones.packing import attend, attend_last, pack
 from small import small_pair
@@ -67,8 +68,10 @@ def test_a_sequence_in_parts(prompts: list[list[int]], rows: int) -> None:
     assert [found[place] for place in packed.order.tolist()] == prompts
 
 
-def test_attention_and_its_gradient(prompts: list[list[int]]) -> None:
-    """Beside torch's own, prompt by prompt, in float64; for two sequences at once."""
+@pytest.mark.parametrize("few", [0, packing.FEW])
+def test_attention_and_its_gradient(prompts: list[list[int]], few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside torch's own, prompt by prompt, in float64; for two sequences at once, in tiles or as a whole."""
+    monkeypatch.setattr(packing, "FEW", few)
     ids, packed = pack(padded(prompts))
     generator = torch.Generator().manual_seed(0)
     shape = (3, 2, ids.shape[1], 2, 4)  # q, k, v; sequences, rows, heads, channels
@@ -92,9 +95,11 @@ def test_attention_and_its_gradient(prompts: list[list[int]]) -> None:
     assert done.all() and (grad - wanted).abs().max() < 1e-12
 
 
+@pytest.mark.parametrize("few", [0, packing.FEW])
 @pytest.mark.parametrize("whole", [True, False])
-def test_a_block(whole: bool) -> None:
+def test_a_block(whole: bool, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """All rows, and those that are pooled."""
+    monkeypatch.setattr(packing, "FEW", few)
     _, backbone = small_pair()
     tower, block = backbone.clip.text.double(), backbone.clip.text.block(1)
     ids = backbone.tokenize(["a photo of a cat.", "a photo of a red panda.", "a photo of an owl in the snow."])

@@ -2,13 +2,15 @@
 
 Attention is causal, so a row depends on those before it alone: rows that begin every prompt are the same in all of them
 and are computed once, and rows behind the pooled one are left out. No prompt is padded: shorter ones come first, and
-attention runs over tiles of prompts of one length, in which a mask keeps them apart.
+attention runs over tiles of prompts of one length, in which a mask keeps them apart, or over all rows at once where
+these are few.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from typing import NamedTuple
 
@@ -18,6 +20,8 @@ from torch import Tensor
 
 TILE = 32
 """Rows of a tile, about: products of prompts of a few rows each would be too small to be quick."""
+FEW = 12_000_000
+"""Rows times rows times width up to which one product, most of it masked, is quicker than several over tiles."""
 
 
 class Tile(NamedTuple):
@@ -61,6 +65,18 @@ class Packed:
     def sizes(self) -> list[int]:
         """Own rows of every prompt, as they lie here."""
         return [tile.own for tile in self.tiles for _ in range(tile.times * tile.prompts)]
+
+    @cached_property
+    def sees(self) -> Tensor:
+        """(l, l) True where a row sees another: one before it that is shared, or of its own prompt."""
+        own = torch.tensor(self.sizes, device=self.position.device)
+        prompt = torch.arange(len(own), device=own.device).repeat_interleave(own)
+        prompt = torch.cat([prompt.new_full((self.shared,), -1), prompt])
+        return ((prompt == -1) | (prompt == prompt[:, None])).tril()
+
+    def few(self, width: int) -> bool:
+        """Is it quicker to attend to all rows at once?"""
+        return len(self.position) ** 2 * width <= FEW
 
     @property
     def weight(self) -> Tensor:
@@ -126,6 +142,9 @@ def _tiles(sizes: Sequence[int], shared: int, device: torch.device) -> tuple[Til
 
 def attend(qkv: Tensor, packed: Packed) -> Tensor:
     """Causal attention within every prompt: (b, l, 3, heads, channels) to (b, l, w)."""
+    if packed.few(qkv.shape[-2] * qkv.shape[-1]):
+        q, k, v = (x.transpose(1, 2) for x in qkv.unbind(2))
+        return _joined(F.scaled_dot_product_attention(q, k, v, attn_mask=packed.sees))
     shared, *own = qkv.split([packed.shared, *(tile.rows for tile in packed.tiles)], dim=1)
     q, *before = shared.unbind(2)
     found = []
@@ -140,6 +159,9 @@ def attend(qkv: Tensor, packed: Packed) -> Tensor:
 
 def attend_last(q: Tensor, kv: Tensor, packed: Packed) -> Tensor:
     """The same for the prompts' last rows alone: q (b, c, heads, channels), kv (b, l, 2, …) to (b, c, w)."""
+    if packed.few(kv.shape[-2] * kv.shape[-1]):
+        k, v = (x.transpose(1, 2) for x in kv.unbind(2))
+        return _joined(F.scaled_dot_product_attention(q.transpose(1, 2), k, v, attn_mask=packed.sees[packed.last]))
     shared, *own = kv.split([packed.shared, *(tile.rows for tile in packed.tiles)], dim=1)
     last = q.split([tile.times * tile.prompts for tile in packed.tiles], dim=1)
     found = []
