@@ -27,7 +27,7 @@ from rmadapter.recipe import resolve
 from rmadapter.store import Store, decides
 
 SHIPPED = Path(__file__).parent.parent / "experiments" / "reconstruction"
-BUDGET = 250
+BUDGET = 270
 """Trained runs that settings are chosen by."""
 
 
@@ -90,7 +90,6 @@ def test_a_new_recipe_would_change_no_run_of_the_study(shipped: Study, monkeypat
     [
         ('items = "test"', "a stage that scores test items has no candidates"),
         ('arms = ["nobody"]', "unknown arm 'nobody'"),
-        ('start = ["nobody"]', "unknown arm 'nobody'"),
         ('settings = ["dark"]', "unknown setting 'dark'"),
         ('data = "mine"', "unknown list of tasks 'mine'"),
         ('chose = "each"', "stage 1 has no setting 'chose'"),
@@ -111,6 +110,14 @@ def test_what_is_not_allowed(change: str, said: str, tmp_path: Path) -> None:
     stage = "\n".join(f"{name} = {text}" for name, text in {**lines, key: value}.items())
     (tmp_path / "stages.toml").write_text(f"[base]\n[data]\ntuning = []\n[[stages]]\n{stage}\n")
     with pytest.raises(SettingError, match=said):
+        Study.load(tmp_path)
+
+
+def test_an_arm_starts_from_one_that_there_is(tmp_path: Path) -> None:
+    for file in SHIPPED.glob("*.toml"):
+        text = file.read_text().replace('"RMAdapter, 1 layer" = ["RMAdapter"]', '"RMAdapter, 1 layer" = ["nobody"]')
+        (tmp_path / file.name).write_text(text)
+    with pytest.raises(SettingError, match="unknown arm 'nobody'"):
         Study.load(tmp_path)
 
 
@@ -163,14 +170,15 @@ def small_study(folder: Path, data: str) -> Study:
 
 def test_what_stands_over_what(tmp_path: Path) -> None:
     study = small_study(tmp_path / "study", "x")
-    stage = study.stage("weight").model_copy(update={"start": ("plain",)})
+    study = study.model_copy(update={"start": {"whole": ("plain",)}})
+    candidate = study.stage("weight").candidates[1]
     chosen = Chosen(together=Changes(method={"rank": 4, "scale": 2.0}, train={"lr": 0.5}))
     chosen.add("usual", "plain", Changes(method={"scale": 3.0, "consistency_text": 3.0, "reconstruction_text": 3.0}))
     chosen.add("usual", "whole", Changes(method={"consistency_text": 4.0, "hidden": 4}))
     chosen.add("few", "plain", Changes(method={"consistency_text": 5.0, "consistency_image": 5.0}))
 
     def changes(arm: str, setting: str, candidate: stages.Candidate | None = None) -> dict[str, Any]:
-        found = stages.arm(study, stage, arm, setting, candidate, chosen)
+        found = stages.arm(study, arm, setting, candidate, chosen)
         assert found.changes["train"] == {"updates": 2, "batch_size": 4, "lr": 0.5}
         return {key: value for key, value in found.changes["method"].items() if key != "zero_start"}
 
@@ -185,8 +193,8 @@ def test_what_stands_over_what(tmp_path: Path) -> None:
     assert changes("whole", "usual") == whole
     assert changes("whole", "few") == {**whole, "rank": 3, "consistency_text": 5.0, "consistency_image": 5.0}
     assert changes("plain", "few")["consistency_image"] == 0.0  # what an arm is, nothing that was chosen takes away
-    assert changes("plain", "few", stage.candidates[1])["consistency_image"] == 50.0
-    zero = stages.arm(study, stage, "zero-shot", "few", None, chosen)
+    assert changes("plain", "few", candidate)["consistency_image"] == 50.0
+    zero = stages.arm(study, "zero-shot", "few", None, chosen)
     assert zero.changes == {"method": {"name": "zero_shot"}, "train": {}} and zero.label == "zero-shot (few)"
 
 

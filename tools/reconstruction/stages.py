@@ -1,4 +1,4 @@
-"""The stages of the study as data: what each runs and starts from; see experiments/reconstruction/stages.toml."""
+"""The study's stages as data: what each runs, and what its arms start from; see experiments/reconstruction/stages.toml."""
 
 from __future__ import annotations
 
@@ -64,8 +64,6 @@ class Stage(Settings):
     """By their labels in arms.toml."""
     settings: tuple[str, ...] = (USUAL,)
     """In which each arm is run."""
-    start: tuple[str, ...] = ()
-    """Arms whose chosen settings stand below an arm's own."""
     choose: Literal["none", "each", "together"] = "none"
     """A candidate for each arm and setting, one for all (by the mean over arms), or none: they are shown."""
     candidates: tuple[Candidate, ...] = ()
@@ -97,6 +95,8 @@ class Study(Settings):
     """Beside the usual one."""
     stages: tuple[Stage, ...]
     """In their order."""
+    start: dict[str, tuple[str, ...]] = {}
+    """By arm, those whose chosen settings stand below its own."""
     arms: dict[str, Changes]
     """arms.toml: what each arm is, by label; ``method`` has its name."""
 
@@ -110,8 +110,10 @@ class Study(Settings):
         names = [stage.name for stage in study.stages]
         if len({*names}) < len(names):
             raise SettingError("two stages have one name", got=", ".join(names))
+        for arm in (*study.start, *(below for each in study.start.values() for below in each)):
+            _known("arm", arm, study.arms)
         for stage in study.stages:
-            for arm in (*stage.arms, *stage.start):
+            for arm in stage.arms:
                 _known("arm", arm, study.arms)
             for setting in stage.settings:
                 study.situation(setting)
@@ -160,9 +162,9 @@ def label(arm: str, setting: str, candidate: Candidate | None) -> str:
     return f"{arm}{where}" + ("" if candidate is None else f": {candidate.label}")
 
 
-def arm(study: Study, stage: Stage, name: str, setting: str, candidate: Candidate | None, chosen: Chosen) -> Arm:
+def arm(study: Study, name: str, setting: str, candidate: Candidate | None, chosen: Chosen) -> Arm:
     """An arm as a stage runs it; the order of what stands over what is that of stages.toml's head."""
-    situation, own, fixed = study.situation(setting), (*stage.start, name), study.arms[name]
+    situation, own, fixed = study.situation(setting), (*study.start.get(name, ()), name), study.arms[name]
     title = label(name, setting, candidate)
     method = str(fixed.method["name"])
     if method != OURS:
@@ -181,7 +183,7 @@ def arm(study: Study, stage: Stage, name: str, setting: str, candidate: Candidat
 def made(study: Study, stage: Stage, setting: str, chosen: Chosen) -> list[Arm]:
     """A stage's arms in a setting, each with each candidate."""
     choices = [(name, candidate) for name in stage.arms for candidate in stage.candidates or (None,)]
-    return [arm(study, stage, name, setting, candidate, chosen) for name, candidate in choices]
+    return [arm(study, name, setting, candidate, chosen) for name, candidate in choices]
 
 
 def plans(study: Study, stage: Stage, chosen: Chosen) -> dict[str, Plan]:
