@@ -1,4 +1,4 @@
-"""The study's stages as data: what each runs, and what its arms start from; see experiments/reconstruction/stages.toml."""
+"""The stages of the study as data: what each runs, and what its arms start from; see stages.toml beside arms.toml."""
 
 from __future__ import annotations
 
