@@ -25,6 +25,11 @@ def test_all_pass(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.splitlines()[-1] == f"passed {len(run.ENTRIES)} of {len(run.ENTRIES)}"
 
 
+def test_an_image_feature_without_the_last_norm_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ImageTower, "pool", lambda self, rows: rows @ self.projection)
+    assert run.compare(run.DATA, "zeroshot")["logits"] > 0.01
+
+
 @pytest.mark.parametrize("name", ["mma", "rmadapter"])
 def test_dropping_the_gradient_scale_fails(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(bottleneck, "scale_gradient", lambda x, gradient, by=1.0: by * x)
