@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from results import Part, difference, extent
+from stages import Candidate
 
 from rmadapter.files import write_atomic
 
@@ -22,66 +23,71 @@ STYLE = {
     "RMAdapter": ("#009e73", "D"),
 }
 """Colour and mark of each arm that is drawn."""
-POINTS = ("zero-shot", "single branch")
-"""Arms without a weight: marks, of which the second is where the lines over λ begin."""
+SINGLE, WHOLE = "single branch", "RMAdapter"
+"""The arm at which lines over a weight begin, and the one with two weights, which is drawn as marks."""
 WEIGHTS = ("reconstruction_image", "consistency_image")
-"""What names a point on a line over λ."""
+"""What names a point."""
 
 
-def weights(parts: Sequence[Part], path: Path) -> bool:
-    """Base against novel accuracy over λ, a panel a setting; False where nothing has been run."""
-    settings = [name for name in dict.fromkeys(part.setting for part in parts) if any(_points(parts, name))]
-    if not settings:
+def weights(parts: Sequence[Part], zero: Sequence[Part], path: Path) -> bool:
+    """Base against novel accuracy over λ, a panel a rate; False where nothing has been run."""
+    points = {rate: found for rate in _rates(parts) if (found := _points(parts, rate))}
+    if not points:
         return False
-    columns = min(3, len(settings))
-    rows = math.ceil(len(settings) / columns)
-    figure = Figure(figsize=(3.6 * columns, 3.4 * rows + 0.6), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes, setting in zip(grid.flat, settings, strict=False):
-        _panel(axes, _points(parts, setting))
-        axes.set_title(setting, fontsize=10, color=INK, loc="left")
-    for axes in grid.flat[len(settings) :]:
-        axes.set_axis_off()
-    for axes in grid[:, 0]:
-        axes.set_ylabel("novel accuracy, %", fontsize=9)
-    for column in range(columns):
-        grid[(len(settings) - 1 - column) // columns, column].set_xlabel("base accuracy, %", fontsize=9)
-    handles = {text: line for axes in grid.flat for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
-    said = f"validation items, {extent(parts[0])}; at the marks λ1 (= λ2) or λ3; grey lines: equal HM"
+    figure = Figure(figsize=(3.6 * len(points), 4.0), layout="constrained")
+    grid = figure.subplots(1, len(points), squeeze=False, sharex=True, sharey=True)[0]
+    for axes, (rate, found) in zip(grid, points.items(), strict=True):
+        _panel(axes, found, [(part, "zero-shot") for part in zero])
+        axes.set_title(f"rate {rate:g}", fontsize=10, color=INK, loc="left")
+        axes.set_xlabel("base accuracy, %", fontsize=9)
+    grid[0].set_ylabel("novel accuracy, %", fontsize=9)
+    for axes in grid:
+        _equal_hm(axes)
+    handles = {text: line for axes in grid for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+    said = f"validation items, {extent(parts[0])}; at the marks λ1 (= λ2), λ3, or both; grey lines: equal HM"
     _legend(figure, handles, said)
     _save(figure, path)
     return True
 
 
-def _points(parts: Sequence[Part], setting: str) -> dict[str, list[tuple[float, float, str]]]:
-    """Base, novel and λ of what an arm scored in a setting, by arm."""
+def _rates(parts: Sequence[Part]) -> list[float]:
+    """At which rates something with a weight was tried."""
+    return sorted({rate for part in parts for rate in part.stage.rates if any(map(_named, part.stage.tried))})
+
+
+def _named(candidate: Candidate) -> str:
+    """Its λ1 and λ3."""
+    return ", ".join(f"{candidate.method[key]:g}" for key in WEIGHTS if key in candidate.method)
+
+
+def _points(parts: Sequence[Part], rate: float) -> dict[str, list[tuple[float, float, str]]]:
+    """Base, novel and λ of what was tried at a rate, by arm, in the order of λ."""
     found: dict[str, list[tuple[float, float, str]]] = {}
     for part in parts:
-        for arm, candidate in part.labels if part.setting == setting else ():
-            base, novel = (part.scores(arm, candidate).mean(role).mean for role in ("base", "novel"))
-            if base is None or novel is None:
-                continue
-            changes = next((c.method for c in part.stage.candidates if c.label == candidate), {})
-            named = "".join(f"{changes[key]:g}" for key in WEIGHTS if key in changes)
-            found.setdefault(arm, []).append((base, novel, named))
+        tried = [candidate for candidate in part.stage.tried if candidate.train.get("lr") == rate]
+        for candidate in sorted(tried, key=lambda c: [c.method.get(key, 0.0) for key in WEIGHTS]):
+            for arm in part.stage.arms:
+                base, novel = (part.scores(arm, candidate.label).mean(role).mean for role in ("base", "novel"))
+                if base is not None and novel is not None:
+                    found.setdefault(arm, []).append((base, novel, _named(candidate)))
     return found
 
 
-def _panel(axes: Any, points: dict[str, list[tuple[float, float, str]]]) -> None:
-    begin = points.get(POINTS[1], [])
+def _panel(axes: Any, points: dict[str, list[tuple[float, float, str]]], zero: Sequence[tuple[Part, str]]) -> None:
+    marks = [(arm, *point) for arm, own in points.items() for point in own]
+    for part, arm in zero:
+        base, novel = (part.scores(arm).mean(role).mean for role in ("base", "novel"))
+        marks += [] if base is None or novel is None else [(arm, base, novel, "")]
     for arm, own in points.items():
+        if arm not in (SINGLE, WHOLE):
+            line = [*points.get(SINGLE, []), *own]
+            axes.plot([x for x, _, _ in line], [y for _, y, _ in line], color=STYLE[arm][0], linewidth=1.5, zorder=2)
+    for arm, x, y, text in marks:
         color, mark = STYLE[arm]
-        if arm not in POINTS:
-            line = [*begin, *own]
-            axes.plot([x for x, _, _ in line], [y for _, y, _ in line], color=color, linewidth=1.5, zorder=2)
-        axes.scatter(
-            [x for x, _, _ in own], [y for _, y, _ in own], color=color, marker=mark, s=36, label=arm, zorder=3
-        )
-        for x, y, text in own:
-            axes.annotate(text, (x, y), textcoords="offset points", xytext=(5, 4), fontsize=8, color=color)
+        axes.scatter([x], [y], color=color, marker=mark, s=36, label=arm, zorder=3)
+        axes.annotate(text, (x, y), textcoords="offset points", xytext=(5, 4), fontsize=8, color=color)
     _plain(axes)
     axes.margins(0.15)
-    _equal_hm(axes)
 
 
 def _equal_hm(axes: Any) -> None:
@@ -137,7 +143,7 @@ def _lengths(curve: Sequence[Part], ablation: Sequence[Part], role: str) -> dict
     """Updates, mean over tasks and its standard error, by arm; in the seeds of the curve."""
     found: dict[str, list[tuple[int, float, float]]] = {}
     for part in (*curve, *ablation):
-        for arm in curve[0].stage.arms if curve and ablation else ():
+        for arm in curve[0].stage.arms[1:] if curve and ablation else ():
             zero = ablation[0].scores("zero-shot")
             gained = difference(part.scores(arm), zero, role, curve[0].stage.seeds)
             if gained is not None:

@@ -20,6 +20,10 @@ DIVERGED = "the loss is not finite"
 """How the error of a run begins whose settings cannot train: such a candidate is not chosen."""
 
 
+CLOSE = 0.5
+"""Points of HM that say nothing: one seed on three themes."""
+
+
 @dataclass(frozen=True)
 class Scores:
     """Base, novel and HM of an arm, percent, by role, task and seed; None where a run is missing."""
@@ -64,11 +68,18 @@ class Difference:
         return f"{self.mean:+.1f} ± {self.error:.1f} ({better}/{len(self.by_task)})"
 
 
-def difference(one: Scores, other: Scores, role: str, seeds: Sequence[int] = ()) -> Difference | None:
-    """Paired by task, of the means over seeds (all, or some); None where a task is missing."""
-    pairs = [(one.task(role, task, seeds), other.task(role, task, seeds)) for task in other.tasks]
+def difference(
+    one: Scores, other: Scores, role: str, seeds: Sequence[int] = (), without: Sequence[str] = ()
+) -> Difference | None:
+    """Paired by task, of the means over seeds (all, or some); None where a task is missing.
+
+    Args:
+        without: tasks to leave out.
+    """
+    tasks = [task for task in other.tasks if task not in without]
+    pairs = [(one.task(role, task, seeds), other.task(role, task, seeds)) for task in tasks]
     known = [a - b for a, b in pairs if a is not None and b is not None]
-    return Difference(tuple(known)) if len(known) == len(pairs) else None
+    return Difference(tuple(known)) if known and len(known) == len(pairs) else None
 
 
 @dataclass(frozen=True)
@@ -129,7 +140,7 @@ def parts(study: Study, stage: Stage, chosen: Chosen, out: Path) -> list[Part]:
     found, store = [], Store(folder(out, stage))
     for setting, plan in plans(study, stage, chosen).items():
         grid = Grid.read(plan, store)
-        keys = [(arm, c.label if c else "") for arm in stage.arms for c in stage.candidates or (None,)]
+        keys = [(arm, c.label if c else "") for arm in stage.arms for c in stage.tried or (None,)]
         found.append(Part(stage, setting, grid, dict(zip(keys, grid.labels, strict=True))))
     return found
 
@@ -147,11 +158,7 @@ def walk(study: Study, out: Path) -> Iterator[tuple[Stage, list[Part] | None]]:
 
 
 def choose(found: Sequence[Part], chosen: Chosen) -> None:
-    """Add what a finished stage chooses: the candidate with the highest mean HM, of equals the first.
-
-    Raises:
-        UserError: where no candidate was trained to its end.
-    """
+    """Add what a finished stage chooses. Raises UserError where no candidate was trained to its end."""
     stage = found[0].stage
     if stage.choose == "together":
         cells = [(part, arm) for part in found for arm in stage.arms]
@@ -163,17 +170,21 @@ def choose(found: Sequence[Part], chosen: Chosen) -> None:
 
 
 def best(stage: Stage, cells: Sequence[tuple[Part, str]]) -> Candidate:
-    """The candidate with the highest HM, mean over arms, settings, tasks and seeds. One that diverged is out."""
+    """The candidate with the highest HM, mean over arms, settings, tasks and seeds; or the first, if that is close.
+
+    One that diverged is out.
+    """
     ranked = ranking(stage, cells)
     if not ranked:
         raise UserError(f"stage {stage.name}: no candidate was trained to its end", remedy="study.py list says why")
-    return ranked[0][0]
+    usual = next((value for candidate, value in ranked if candidate == stage.tried[0]), -math.inf)
+    return stage.tried[0] if ranked[0][1] - usual < CLOSE else ranked[0][0]
 
 
 def ranking(stage: Stage, cells: Sequence[tuple[Part, str]]) -> list[tuple[Candidate, float]]:
     """Candidates with their HM, the best first; those that diverged on a task are left out."""
     found = []
-    for candidate in stage.candidates:
+    for candidate in stage.tried:
         value = mean(part.scores(arm, candidate.label).mean("HM").mean for part, arm in cells)
         if value is not None:
             found.append((candidate, value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from rmadapter import arms, sweep
 from rmadapter.arms import Arm
@@ -68,6 +69,8 @@ class Stage(Settings):
     """A candidate for each arm and setting, one for all (by the mean over arms), or none: they are shown."""
     candidates: tuple[Candidate, ...] = ()
     """None: each arm once, with what was chosen."""
+    rates: tuple[PositiveFloat, ...] = ()
+    """AdamW's rates that every candidate is tried at; none: the rate that it has."""
     items: Literal["val", "test"] = "val"
     """What is scored."""
     data: str = "tuning"
@@ -82,6 +85,16 @@ class Stage(Settings):
         if self.choose != "none" and not self.candidates:
             raise ValueError("there is nothing to choose from")
         return self
+
+    @property
+    def tried(self) -> list[Candidate]:
+        """Candidates, at every rate."""
+        if not self.rates:
+            return list(self.candidates)
+        pairs = itertools.product(self.candidates, self.rates)
+        return [
+            Candidate(label=f"{c.label}, rate {r:g}", method=c.method, train={**c.train, "lr": r}) for c, r in pairs
+        ]
 
 
 class Study(Settings):
@@ -182,7 +195,7 @@ def arm(study: Study, name: str, setting: str, candidate: Candidate | None, chos
 
 def made(study: Study, stage: Stage, setting: str, chosen: Chosen) -> list[Arm]:
     """A stage's arms in a setting, each with each candidate."""
-    choices = [(name, candidate) for name in stage.arms for candidate in stage.candidates or (None,)]
+    choices = [(name, candidate) for name in stage.arms for candidate in stage.tried or (None,)]
     return [arm(study, name, setting, candidate, chosen) for name, candidate in choices]
 
 

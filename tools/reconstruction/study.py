@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from figures import write_page
-from results import Part, choose, folder, parts, ranking, walk
+from results import Part, best, choose, folder, parts, ranking, walk
 from stages import Chosen, Stage, Study, as_toml, plans
 
 from rmadapter import sweep
@@ -109,11 +109,14 @@ def listing(study: Study, out: Path) -> str:
 
 def winners(stage: Stage, found: Sequence[Part]) -> list[str]:
     """What a finished stage chose, in words."""
+    cells = [(part, arm) for part in found for arm in stage.arms]
     if stage.choose == "together":
-        return [str(ranking(stage, [(part, arm) for part in found for arm in stage.arms])[0][0].label)]
-    return [
-        f"{part.setting}, {arm}: {ranking(stage, [(part, arm)])[0][0].label}" for part in found for arm in stage.arms
-    ]
+        return [_winner(stage, cells)]
+    return [f"{part.setting}, {arm}: {_winner(stage, [(part, arm)])}" for part, arm in cells]
+
+
+def _winner(stage: Stage, cells: Sequence[tuple[Part, str]]) -> str:
+    return best(stage, cells).label if ranking(stage, cells) else "nothing, since no candidate was trained to its end"
 
 
 def hours(runs: Sequence[Planned]) -> float:
