@@ -122,12 +122,44 @@ def test_another_task_and_a_place_that_has_moved(place: Path, tmp_path: Path) ->
 
 def test_a_run_on_all_classes_can_be_calibrated(place: Path, tmp_path: Path) -> None:
     good("train", "--data", place / "animals", "--shots", 2, "--train.epochs", 1, "--out", tmp_path / "run")
-    said = good("transfer", tmp_path / "run", "--to", place / "clip", "--out", tmp_path / "out", *QUICK)
+    said = good("transfer", tmp_path / "run", "--to", "pictoclip-s", "--out", tmp_path / "out", *QUICK)
     assert "names of novel classes" not in said
-    result = run("evaluate", tmp_path / "out", "--temperature", "--no-plots")
-    assert "temperature" in result.output and (
-        "fitted on" in result.output or "no temperature is best" in result.output
-    )
+    assert "fitted on" in good("evaluate", tmp_path / "out", "--temperature", "--no-plots")
+
+
+def test_validation_items_stay_what_is_scored(place: Path, tmp_path: Path) -> None:
+    for data, name in ((place / "animals", "own"), ("pictograms/plants", "shipped")):
+        teacher, out = tmp_path / f"{name}-teacher", tmp_path / name
+        good(
+            *("train", "--data", data, "--classes", "base", "--shots", 1, "--test-on", "val", "--train.epochs", 1),
+            *("--out", teacher),
+        )
+        good("transfer", teacher, "--to", place / "clip", "--out", out, "--method.dimension", 40, *QUICK[2:])
+        assert json.loads((out / "run.json").read_text())["recipe"]["test_on"] == "val"
+        assert "val" in good("evaluate", out, "--classes", "base", "--no-plots")
+
+
+def test_a_teacher_that_knows_its_classes_alone(place: Path, tmp_path: Path) -> None:
+    options = ["--method", "linear_probe", "--method.strength", 1, "--classes", "base", "--shots", 2]
+    good("train", "--data", place / "animals", *options, "--out", tmp_path / "probe")
+    command = ["transfer", tmp_path / "probe", "--to", place / "clip", "--out", tmp_path / "out", *QUICK]
+    result = run(*command)
+    assert result.exit_code == 2 and "--method.novel blind" in result.stderr
+    assert "EFT would cost" in good(*command, "--method.novel", "blind")
+
+
+def test_what_was_killed_is_carried_over_again_and_not_trained_on(
+    place: Path, carried: tuple[Path, str], tmp_path: Path
+) -> None:
+    out, whole = shutil.copytree(carried[0], tmp_path / "killed"), carried[0] / "adapter_model.safetensors"
+    (out / "adapter_config.json").unlink()
+    (out / "adapter_model.safetensors").unlink()
+    result = run("train", "--out", out, "--resume")
+    assert result.exit_code == 2 and "give its rmadapter transfer again" in result.stderr
+    good("transfer", place / "run", "--to", place / "clip", "--out", out, *QUICK)
+    assert (out / "adapter_model.safetensors").read_bytes() == whole.read_bytes()
+    result = run("transfer", place / "run", "--to", place / "clip", "--out", out, *QUICK)
+    assert result.exit_code == 2 and "is not empty" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import rmadapter as ra
 from rmadapter import transfer
 from rmadapter.backbones import Backbone
 from rmadapter.data import Item, Task
+from rmadapter.data.loader import order
 from rmadapter.errors import DataError, SettingError, TrainingError
 from rmadapter.method import Method
 from rmadapter.methods.linear_probe import LinearProbe
@@ -82,24 +83,26 @@ def test_what_comes_out_knows_all_classes_and_changed_nothing_else(
         {"ce"} if plus else set()
     )
     assert list(carried.seconds)[:3] == ["tabulate", "extract", "align"]
-    for part in (few.base(), few.novel()):
-        assert 0 <= ra.evaluate(method.predictor(part.classes), part.val).accuracy <= 100
+    found = ra.evaluate(method.predictor(few.novel().classes), few.novel().val)
+    assert len(found.predicted) == len(few.novel().val) and set(found.predicted) <= {0, 1, 2}
     again = transfer.carry(teacher, small, base, few.classes, plus=plus, novel=novel, **QUICK)
     other = transfer.carry(teacher, small, base, few.classes, plus=plus, novel=novel, seed=2, **QUICK)
     assert same(state(method), state(again.method)) and not same(state(method), state(other.method))
 
 
 def test_the_base_classes_are_learned(teacher: Method, small: Backbone, few: Task) -> None:
-    """On images of its own, a net does on another backbone what the teacher does."""
+    """On images of its own, a net does beside the frozen backbone what the teacher does on it."""
     task = few.base().shots(8, seed=1)
     method = ra.RMAdapter(teacher.backbone)
     ra.fit(method, task, show_progress=False, epochs=8)
-    settings = {"dimension": 24, "extraction_epochs": 60, "extraction_batch": 8, "noise": 0}
+    settings = {"dimension": 24, "extraction_epochs": 60, "extraction_batch": 8, "noise": 0, "teacher_temperature": 1}
     carried = transfer.carry(method, teacher.backbone, task, few.classes, **settings)
     images = replace(task.val, items=task.train.items)
-    plain, found = (ra.evaluate(each.predictor(task.classes), images) for each in (ra.ZeroShot(small), carried.method))
-    taught = ra.evaluate(method.predictor(task.classes), images)
-    assert taught.accuracy > 90 and found.accuracy > 90 > plain.accuracy + 20
+    plain, found, taught = (
+        transfer.logits(each.predictor(task.classes, task.template), images).softmax(dim=-1)
+        for each in (ra.ZeroShot(teacher.backbone), carried.method, method)
+    )
+    assert (found - taught).abs().mean() < 0.2 * (plain - taught).abs().mean()
 
 
 def test_labels_are_used_by_the_supervised_step_alone(teacher: Method, small: Backbone, base: Task, few: Task) -> None:
@@ -199,6 +202,35 @@ def test_extraction_learns_the_teachers_logits(small: Backbone) -> None:
         first = transfer.distillation(net.net(source)[:, :4], taught, 0.5)
     steps, last = transfer.extract(net, source, taught)
     assert steps == 400 and last < 0.3 * first
+
+
+def test_extraction_by_hand(small: Backbone) -> None:
+    """Order, noise, temperature, rate and decay, written once more; the last batch is smaller."""
+    settings = {"extraction_epochs": 2, "extraction_batch": 4, "teacher_temperature": 0.75, "noise": 0.7}
+    net, hand = (student(small, extraction_rate=0.01, extraction_decay=0.1, **settings) for _ in range(2))
+    for each in (net, hand):
+        each.net.double()  # AdamW's first steps make much of the last bits
+    source, taught = noise(10, 12).double(), noise(10, 4, seed=1).double()
+    steps, last = transfer.extract(net, source, taught)
+    random = torch.Generator().manual_seed(hand.seed)
+    optimizer = torch.optim.AdamW(hand.parameters(), lr=0.01, weight_decay=0.1)
+    for epoch in range(2):
+        total = 0.0
+        for batch, index in enumerate(torch.randperm(10, generator=random).split(4)):
+            drawn, values = torch.rand((), generator=random), torch.randn(len(index), 12, generator=random)
+            x = source[index]
+            if drawn > 0.5:
+                x = x + 0.7 * x.std(dim=-1, keepdim=True) * values
+            p, q = (taught[index] / 0.75).softmax(dim=-1), hand.net(x)[:, :4].softmax(dim=-1)
+            loss = 0.75 * (p * (p / q).log()).sum(dim=-1).mean()
+            optimizer.param_groups[0]["lr"] = 0.01 * transfer.rise_and_fall(3 * epoch + batch, 6)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(index) / 10
+    assert steps == 6 and last == pytest.approx(total, rel=1e-6)
+    for one, other in zip(net.parameters(), hand.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-8)
 
 
 def test_the_distillation_by_hand() -> None:
@@ -310,6 +342,26 @@ def test_the_supervised_step_learns_the_labels(small: Backbone, base: Task) -> N
     assert (after - before).abs().max() > 1e-3 and (after @ after.T - torch.eye(12)).abs().max() < 1e-5
 
 
+def test_the_supervised_step_by_hand(small: Backbone, base: Task) -> None:
+    """Order, rate by the schedule, and decay, written once more."""
+    settings = STEP.model_copy(update={"batch_size": 3, "weight_decay": 0.1, "warmup_epochs": 1})
+    net, hand = student(small), student(small)
+    table, labels = noise(6, 12), torch.tensor(base.train.labels)
+    assert transfer.supervise(net, table, base.train, settings)[0] == 8
+    optimizer = torch.optim.AdamW(hand.parameters(), lr=settings.lr, weight_decay=0.1)
+    for epoch in range(4):
+        batches = order(6, 3, settings.seed, epoch)
+        for step, index in enumerate(batches):
+            optimizer.param_groups[0]["lr"] = settings.rate(epoch, step, 2)
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(hand.net(table[index])[:, :3], labels[index]).backward()
+            optimizer.step()
+    rates = {settings.rate(epoch, step, 2) for epoch in range(4) for step in range(2)}
+    assert len(rates) > 4  # so that a constant one would show
+    for one, other in zip(net.parameters(), hand.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
 def test_it_looks_at_the_columns_of_the_labelled_classes_alone(small: Backbone, base: Task) -> None:
     """Among three classes of twelve logits, whatever the fourth class says."""
     table, found = noise(6, 12), []
@@ -357,7 +409,7 @@ def test_mixtures_score_images_with_every_models_own_preprocessing(teacher: Meth
     assert same_teacher.scores(part.val, part.template).predicted == tuple(target.argmax(dim=-1).tolist())
 
 
-def test_operations_of_the_baselines_by_hand(pictoclip: Backbone, small: Backbone) -> None:
+def test_operations_of_the_baselines_by_hand(pictoclip: Backbone, small: Backbone, few: Task) -> None:
     """The image tower of pictoclip-s, once or twice; its last block computes one row."""
     shape, rows, classes = pictoclip.shape, 37, 2
     w, hidden = shape.image.width, shape.image.mlp
@@ -365,7 +417,14 @@ def test_operations_of_the_baselines_by_hand(pictoclip: Backbone, small: Backbon
     last = 2 * (2 * w * w + 2 * w * hidden) + 2 * rows * 2 * w * w + 4 * rows * w
     patches = 2 * (rows - 1) * 3 * shape.patch_size**2 * w
     tower = patches + (shape.image.depth - 1) * block + last + 2 * w * shape.joint + 2 * classes * shape.joint
-    teacher = ra.ZeroShot(pictoclip)
-    for way, models in (("ensemble", 1), ("eft", 2)):
-        mixture = transfer.Mixture(way, small, teacher)  # type: ignore[arg-type]
-        assert mixture.flops(["cat", "dog"], teacher.template) == models * tower
+    plain, adapted = ra.ZeroShot(pictoclip), ra.RMAdapter(pictoclip)
+
+    def flops(way: str, teacher: Method) -> int:
+        return transfer.Mixture(way, small, teacher).flops(["cat", "dog"], plain.template)  # type: ignore[arg-type]
+
+    assert flops("ensemble", plain) == tower
+    assert flops("eft", plain) == tower + 2 * classes * shape.joint  # one tower serves teacher and source
+    assert flops("eft", adapted) == flops("ensemble", adapted) + tower > 2 * tower
+    probe = LinearProbe(pictoclip, strength=1)
+    ra.fit(probe, few.base().shots(2, seed=1), show_progress=False)
+    assert flops("eft", probe) > flops("ensemble", probe) > 0  # of the classes that it knows

@@ -16,6 +16,7 @@ from rmadapter import sweep, ways
 from rmadapter.arms import Arm, arms
 from rmadapter.cli import cli
 from rmadapter.data.export import export_task
+from rmadapter.errors import DataError, SettingError
 from rmadapter.evaluation import evaluate
 from rmadapter.measures import overview
 from rmadapter.store import Plan, Store
@@ -27,14 +28,15 @@ NET = {"dimension": 8, "extraction_epochs": 2}
 LABELS = (
     "zero_shot on clip",
     "rmadapter on pictoclip-s",
-    "EFT with rmadapter",
-    "ensemble with rmadapter",
-    "transmiter from rmadapter, names known",
-    "transmiter+ from rmadapter, names known",
-    "transmiter from rmadapter, blind",
-    "transmiter+ from rmadapter, blind",
     "rmadapter on clip",
+    "EFT with rmadapter of pictoclip-s on clip",
+    "ensemble with rmadapter of pictoclip-s on clip",
+    "transmiter from rmadapter of pictoclip-s on clip, names known",
+    "transmiter+ from rmadapter of pictoclip-s on clip, names known",
+    "transmiter from rmadapter of pictoclip-s on clip, blind",
+    "transmiter+ from rmadapter of pictoclip-s on clip, blind",
 )
+"""Without the folder that the small CLIP lies in."""
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +50,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def plan(place: Path, direct: bool = True) -> Plan:
-    teacher, there, net = arms(["rmadapter", "rmadapter", "transmiter"], NET, TRAIN)
-    made = [Arm(arm.label.split()[0], arm.changes) for arm in (teacher, there, net)]
-    options: dict[str, Any] = {"to": str(place / "clip"), "data": [str(place / "plants")]}
-    return ways.plan([made[0]], made[2], [made[1]] if direct else [], **options)
+def plan(place: Path, direct: bool = True, method: str = "rmadapter", **options: Any) -> Plan:
+    made = [*arms([method], {}, TRAIN), *arms(["transmiter"], NET, {})]
+    teacher, net = (Arm(arm.label.split()[0], arm.changes) for arm in made)
+    given: dict[str, Any] = {"to": str(place / "clip"), "data": [f"{place / 'plants'}/"], **options}
+    return ways.plan([teacher], net, [teacher] if direct else [], **given)
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +70,9 @@ def test_every_way_has_a_row(swept: tuple[Plan, Store], place: Path) -> None:
     assert tuple(label.replace(str(place / "clip"), "clip") for label in grid.labels) == LABELS
     assert not grid.open and all(grid.score(run, role) is not None for run in wanted.runs for role in ("base", "novel"))
     assert len({run.id for run in wanted.runs}) == len(LABELS)
-    added = {run.label: (store.read(run.id).training or {}).get("flops_added") for run in wanted.runs}  # type: ignore[union-attr]
-    assert added["EFT with rmadapter"] > 1.9 * added["ensemble with rmadapter"] > 100 * added[LABELS[4]] > 0
-    assert {name for name, count in added.items() if count is None} == {wanted.runs[i].label for i in (0, 1, 8)}
+    added = [(store.read(run.id).training or {}).get("flops_added") for run in wanted.runs]  # type: ignore[union-attr]
+    assert added[3] > 1.9 * added[4] > 100 * added[5] > 0 and added[:3] == [None] * 3
+    assert {run.recipe["data"] for run in wanted.runs} == {(place / "plants").as_posix()}
 
 
 def test_scores_are_those_of_the_parts(swept: tuple[Plan, Store], place: Path) -> None:
@@ -81,7 +83,7 @@ def test_scores_are_those_of_the_parts(swept: tuple[Plan, Store], place: Path) -
     target = ra.load_backbone(str(place / "clip"))
     from rmadapter.transfer import Mixture
 
-    for run in wanted.runs[2:8]:
+    for run in wanted.runs[3:]:
         result = store.read(run.id)
         assert result is not None
         for want in run.wanted:
@@ -100,7 +102,7 @@ def test_nothing_is_computed_twice_and_a_lost_run_alone_is_made_again(swept: tup
     results = {file: file.stat().st_mtime_ns for file in (store.folder / "results").iterdir()}
     sweep.run(plan(place), store.folder)
     assert {file: file.stat().st_mtime_ns for file in results} == results
-    lost = wanted.runs[4]
+    lost = wanted.runs[5]
     (store.folder / "results" / f"{lost.id}.json").unlink()
     (store.run_folder(lost.id) / "adapter_config.json").unlink()  # as if it had been killed
     before = store.folder / "runs"
@@ -115,7 +117,7 @@ def test_nothing_is_computed_twice_and_a_lost_run_alone_is_made_again(swept: tup
 
 def test_a_way_trains_its_teacher_where_it_is_not_there(place: Path, tmp_path: Path) -> None:
     whole = plan(place, direct=False)
-    alone = whole.model_copy(update={"runs": (whole.runs[2],)})
+    alone = whole.model_copy(update={"runs": (whole.runs[2],)})  # EFT
     sweep.run(alone, tmp_path)
     assert (tmp_path / "runs" / whole.runs[1].id / "adapter_config.json").is_file()
     assert not Grid.read(alone, Store(tmp_path)).open
@@ -139,6 +141,55 @@ def test_a_teacher_that_fails_is_said_and_stops_nothing_else(
     assert {why for _, why in grid.failed} == {"it burns"} and "zero_shot on" in markdown(grid)
 
 
+def test_a_teacher_that_is_bound_to_its_classes(place: Path, tmp_path: Path) -> None:
+    """Novel classes are asked of the blind nets alone, which can say something of them."""
+    wanted = plan(place, method="linear_probe")
+    sweep.run(wanted, tmp_path)
+    grid = Grid.read(wanted, Store(tmp_path))
+    assert not grid.open and not any("names known" in run.label for run in wanted.runs)
+    asked = {run.label.split()[0]: [want.role for want in run.wanted] for run in wanted.runs}
+    both = ["base", "novel"]
+    assert asked == {
+        **{name: ["base"] for name in ("linear_probe", "EFT", "ensemble")},
+        **dict.fromkeys(("zero_shot", "transmiter", "transmiter+"), both),
+    }
+
+
+def test_rows_of_two_backbones_are_two(place: Path) -> None:
+    here = plan(place)
+    for other in (plan(place, to="pictoclip-s"), plan(place, common={"backbone": "pictoclip-m"})):
+        shared = {run.label for run in here.runs} & {run.label for run in other.runs}
+        ids = [{run.id for run in each.runs if run.label in shared} for each in (here, other)]
+        assert ids[0] == ids[1] and len(shared) == (1 if other.runs[0].recipe["backbone"] == "pictoclip-s" else 2)
+
+
+def test_what_decides_a_way(place: Path, tmp_path: Path) -> None:
+    """The names in a list, wherever it lies; of training what the supervised step reads."""
+
+    def ids(**changes: Any) -> list[str]:
+        teacher, net = (
+            arms(["rmadapter"], {}, TRAIN)[0],
+            arms(["transmiter"], {**NET, **changes.pop("method", {})}, {})[0],
+        )
+        net = Arm(net.label, {**net.changes, **changes})
+        runs = ways.plan([teacher], net, [], to=str(place / "clip"), data=[str(place / "plants")]).runs
+        return [run.id for run in runs[-4:]]  # plain, plus; known, then blind
+
+    names = [f"thing {i}" for i in range(20)]
+    for name, content in {"a": names, "b": names, "c": names[1:]}.items():
+        (tmp_path / name).write_text("\n".join(content))
+    a, b, c = (ids(method={"auxiliary": str(tmp_path / name)}) for name in "abc")
+    assert a == b and not set(a) & {*c, *ids()}
+    slow = ids(train={"lr": 0.5})
+    assert slow[::2] == ids()[::2] and not {*slow[1::2]} & {*ids()[1::2]}
+    with pytest.raises(DataError, match="is not a readable list of names"):
+        ids(method={"auxiliary": str(tmp_path / "none")})
+    with pytest.raises(SettingError, match="without augmentation"):
+        ids(train={"augment": "crop_flip"})
+    with pytest.raises(SettingError, match="leave out novel"):
+        ids(method={"novel": "blind"})
+
+
 def command(*arguments: object) -> Result:
     return CliRunner().invoke(cli, [str(argument) for argument in arguments])
 
@@ -148,9 +199,10 @@ def test_the_tables_say_which_setting_is_which(swept: tuple[Plan, Store], place:
     assert text.startswith("# transfer\n") and "names known: " in text and "blind: " in text
     assert "## cost beside the target's own" in text and "million operations added an image" in text
     cost = text.split("## cost")[1].split("names known:")[0]
-    assert "EFT with rmadapter" in cost and "zero_shot" not in cost and "**" not in cost
+    assert "EFT with rmadapter of pictoclip-s" in cost and "zero_shot" not in cost and "**" not in cost
     rows = list(csv.DictReader(io.StringIO(command("report", place / "sweep", "--format", "csv").stdout)))
-    assert {row["method"] for row in rows} >= set(LABELS[2:8]) and {row["role"] for row in rows} == {"base", "novel"}
+    found = {row["method"].replace(str(place / "clip"), "clip") for row in rows}
+    assert found == set(LABELS) and {row["role"] for row in rows} == {"base", "novel"}
 
 
 def test_the_page_has_what_the_tables_have(swept: tuple[Plan, Store], place: Path, tmp_path: Path) -> None:
@@ -158,6 +210,7 @@ def test_the_page_has_what_the_tables_have(swept: tuple[Plan, Store], place: Pat
     assert result.exit_code == 0, result.output
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "names known: " in text and "million operations added an image" in text and "HM" in text
+    assert "Holm" in text and "transfer.teacher.data" not in text and "transfer.from" not in text
     both = overview([Grid.read(*swept), Grid.read(swept[0].model_copy(update={"protocol": "base-to-novel"}), swept[1])])
     assert both.columns == ("transfer base", "transfer novel", "transfer HM", "base", "novel", "HM")
 
@@ -165,9 +218,19 @@ def test_the_page_has_what_the_tables_have(swept: tuple[Plan, Store], place: Pat
 def test_bench_takes_it(place: Path, swept: tuple[Plan, Store]) -> None:
     """The same grid as typed, with what was changed in the labels; so nothing is computed again."""
     before = {file: file.stat().st_mtime_ns for file in (place / "sweep" / "results").iterdir()}
-    settings = ["--method.dimension", 8, "--method.extraction-epochs", 2, "--train.augment", "none"]
+    settings = [
+        "--method.dimension",
+        8,
+        "--method.extraction-epochs",
+        2,
+        "--train.augment",
+        "none",
+        "--method.rank",
+        32,
+    ]
     result = command(
-        *("bench", "transfer", "--methods", "rmadapter", "--to", place / "clip", "--data", place / "plants"),
+        *("bench", "transfer", "--methods", "rmadapter", "--direct", "rmadapter"),
+        *("--to", place / "clip", "--data", place / "plants"),
         *("--seeds", 1, "--out", place / "sweep", *settings, "--train.epochs", 1, "--train.batch-size", 4),
     )
     assert result.exit_code == 0, result.output

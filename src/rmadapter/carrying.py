@@ -19,12 +19,10 @@ from rmadapter.data.task import Task
 from rmadapter.files import new_folder, write_json, write_text
 from rmadapter.method import Method
 from rmadapter.recipe import Recipe, resolve
-from rmadapter.run import RUN, TASK, Record, cut, device_of, read_run, task_of
+from rmadapter.run import CARRIED, RUN, TASK, Record, cut, device_of, read_run, task_of
 from rmadapter.solve import frozen_features
 from rmadapter.train import SHOTS, STEPS
 from rmadapter.transfer import Carried, Look, Mixture, added_flops, carry
-
-ABOUT = "transfer.json"
 
 
 @dataclass(frozen=True)
@@ -70,8 +68,9 @@ def transfer_run(
     """
     source = read_run(folder).recipe
     task, own = task_of(folder, data)
+    kept = {"shots", "seed", "split_seed", "skip_broken", "template", *({"test_on"} if own else ())}
     changes = {
-        **source.model_dump(include={"shots", "seed", "split_seed", "skip_broken", "template"}),
+        **source.model_dump(include=kept),
         "data": data or source.data,
         "classes": source.classes if own else "all",
         "backbone": to,
@@ -80,7 +79,7 @@ def transfer_run(
         "train": dict(train or {}),
     }
     recipe, device = resolve(None, changes), device_of(device)
-    new_folder(out)
+    new_folder(out, resume=(out / CARRIED).exists() and not adapter.is_whole(out))
     teacher = adapter.load(folder, device=device)
     target = load_backbone(to, pretrained, device=device)
     carried, learned = carry_to(out, recipe, task, (folder, teacher), target, plus=plus, show_progress=show_progress)
@@ -145,7 +144,7 @@ def _about(folder: Path, teacher: Method) -> dict[str, Any]:
 
 
 def _write(out: Path, recipe: Recipe, carried: Carried, task: Task, learned: Task, about: Mapping[str, Any]) -> None:
-    """The new run's files, the adapter last: without it the run is not finished."""
+    """The new run's files, the adapter last: without it the run is not finished, and is carried over again."""
     seconds = round(sum(carried.seconds.values()), 3)
     fit = {
         "steps": carried.steps,
@@ -157,9 +156,10 @@ def _write(out: Path, recipe: Recipe, carried: Carried, task: Task, learned: Tas
     }
     machine = provenance.machine(str(carried.method.backbone.device))
     record = Record(recipe=recipe, versions=provenance.versions(), machine=machine, fit=fit)
+    about = {**about, "images": len(learned.train), "seconds": carried.seconds, "terms": carried.terms}
+    write_json(out / CARRIED, about)  # first, so that nothing takes the rest for a run to go on with by training
     write_json(out / RUN, record.plain())
     write_json(out / TASK, task.manifest().plain())
     write_json(out / SHOTS, learned.manifest().plain())
     write_text(out / STEPS, json.dumps(carried.terms) + "\n")
-    write_json(out / ABOUT, {**about, "images": len(learned.train), "seconds": carried.seconds, "terms": carried.terms})
     adapter.save(carried.method, out)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from rmadapter.errors import SettingError, nearest
 from rmadapter.measures import Measure
+from rmadapter.store import Planned
 from rmadapter.tables import Grid, mean
 
 DIGITS = 9
@@ -80,6 +81,11 @@ def holm(found: Sequence[Difference]) -> list[Difference]:
     return [replace(each, holm=adjusted.get(each.label)) for each in found]
 
 
+def _zero_shot(run: Planned) -> bool:
+    """Not what is mixed with something that was trained (``ways``)."""
+    return run.recipe.get("method") == "zero_shot" and "transfer" not in run.recipe
+
+
 def baseline_of(grids: Sequence[Grid], wanted: str | None) -> dict[int, str]:
     """The baseline's label in each grid that has it, by the grid's place.
 
@@ -97,7 +103,7 @@ def baseline_of(grids: Sequence[Grid], wanted: str | None) -> dict[int, str]:
     found = {}
     for index, grid in enumerate(grids):
         zero = [label for label in grid.labels if label == "zero_shot"] or list(
-            dict.fromkeys(run.label for run in grid.plan.runs if run.recipe.get("method") == "zero_shot")
+            dict.fromkeys(run.label for run in grid.plan.runs if _zero_shot(run))
         )
         choice = [label for label in grid.labels if label == wanted] if wanted is not None else zero
         if len(choice) == 1:

@@ -50,8 +50,7 @@ class Kit:
 
     def weights(self, recipe: Recipe) -> str:
         """Hash of the recipe's backbone, wherever it was read from."""
-        identity = self.backbone(recipe).identity()
-        return digest({key: identity[key] for key in ("sha256", "shape", "preprocess")})
+        return _identity(self.backbone(recipe))
 
     def task(self, data: str, recipe: Recipe) -> Task:
         """A task, split as the recipe says, without the images that cannot be read where it says so."""
@@ -113,7 +112,7 @@ class Kit:
         """Features of a frozen backbone for a split's items, as ``solve.frozen_features`` gives them."""
         from rmadapter.solve import frozen_features
 
-        key = (backbone.sha256, *(item.picture for item in split))
+        key = (_identity(backbone), *(item.picture for item in split))
         if key not in self._looked:
             self._looked[key] = frozen_features(backbone, split, pixels=self.pixels)
         return self._looked[key]
@@ -126,6 +125,12 @@ class Kit:
         if self._pixels is None:
             self._pixels = Pixels(MEMORY // self.jobs)
         return self._pixels
+
+
+def _identity(backbone: Any) -> str:
+    """Hash of what a backbone computes: equal weights with another activation or preprocessing are another one."""
+    identity = backbone.identity()
+    return digest({key: identity[key] for key in ("sha256", "shape", "preprocess")})
 
 
 def _key(data: str, recipe: Recipe) -> TaskKey:

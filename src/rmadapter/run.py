@@ -26,6 +26,8 @@ from rmadapter.settings import Settings
 from rmadapter.train import FIT, STEPS, Fit, fit
 
 RUN, TASK, SKIPPED = "run.json", "task.json", "skipped.csv"
+CARRIED = "transfer.json"
+"""Of a run that was carried over from another backbone (``carrying``)."""
 
 
 class Record(Settings):
@@ -87,6 +89,10 @@ def train(
     Raises:
         UserError: when the folder is not empty (unless ``resume``), or was started with another recipe.
     """
+    if (out / CARRIED).exists() and not adapter.is_whole(out):
+        raise AdapterError(
+            f"{out} holds a run that was being carried over from another", remedy="give its rmadapter transfer again"
+        )
     resume = resume and (out / RUN).exists()  # what was killed before it wrote anything starts
     if resume:
         started = _check_same(recipe, out, compared)

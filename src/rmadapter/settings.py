@@ -105,7 +105,11 @@ class Settings(BaseModel):
         idle = {key for key in self.later if getattr(self, key) == fields[key].default}
         kept = {key: value for key, value in self.plain().items() if key not in idle}
         named = {key: value for key, value in kept.items() if key in self.input_files and value is not None}
-        return {**kept, **{key: _content(Path(value)) for key, value in named.items()}}
+        return {**kept, **{key: self.content(key) for key in named}}
+
+    def content(self, key: str) -> str:
+        """What stands for a setting among ``input_files``: the hash of the file's bytes."""
+        return _content(Path(str(getattr(self, key))))
 
 
 def _content(file: Path) -> str:

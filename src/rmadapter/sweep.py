@@ -59,7 +59,7 @@ def plan(
     if protocol == "transfer":
         raise SettingError("transfer has two backbones", remedy="rmadapter bench transfer --to BACKBONE")
     kit, runs = Kit(device), []
-    data = [PurePath(name).as_posix() for name in data]  # ./A/ is A, in tables too
+    data = tidy(data)
     source = None if source is None else PurePath(source).as_posix()
     for seed in seeds:
         for leg in protocols.legs(protocol, data, source, shots):
@@ -67,12 +67,17 @@ def plan(
                 where = {"data": leg.data, "classes": leg.classes, "shots": leg.shots, "seed": seed}
                 recipe = resolve(None, {**(common or {}), **arm.changes, **where})
                 label = " ".join([arm.label, *unusual(protocol, recipe)])
-                runs.append(planned_run(label, recipe, _answerable(leg, recipe, kit), kit))
+                runs.append(planned_run(label, recipe, answerable(leg, recipe, kit), kit))
     skipped = {name: tuple(broken) for name, broken in kit.skipped.items()}
     return Plan(protocol=protocol, runs=tuple({run.id + run.label: run for run in runs}.values()), skipped=skipped)
 
 
-def _answerable(leg: protocols.Leg, recipe: Recipe, kit: Kit) -> protocols.Leg:
+def tidy(data: Sequence[str]) -> list[str]:
+    """Names as tables have them: ./A/ is A."""
+    return [PurePath(name).as_posix() for name in data]
+
+
+def answerable(leg: protocols.Leg, recipe: Recipe, kit: Kit) -> protocols.Leg:
     """The leg with what its method can say something about: one that is bound to its classes knows no others."""
     if not method_class(recipe.method).class_bound:
         return leg

@@ -156,10 +156,16 @@ def _check(
             allowed=_some(teacher.classes),
             remedy="transfer a run that was trained on them, or keep novel names out by --method.novel blind",
         )
-    if plus is not None and (plus.augment, plus.precision) != ("none", "fp32"):
+    if plus is not None:
+        check_supervised(plus)
+
+
+def check_supervised(settings: TrainSettings) -> None:
+    """Raises SettingError for what the supervised step cannot do on a table."""
+    if (settings.augment, settings.precision) != ("none", "fp32"):
         raise SettingError(
             "the supervised step sees a table of logits in float32, made without augmentation",
-            got=f"augment {plus.augment}, precision {plus.precision}",
+            got=f"augment {settings.augment}, precision {settings.precision}",
             allowed="--train.augment none, --train.precision fp32",
         )
 
@@ -286,15 +292,15 @@ def rotation(source: Tensor, target: Tensor, ridge: float) -> Tensor:
     """R (D, D), orthogonal, that turns the rows of T towards those of S and is held to the identity by λ.
 
     It minimises |T R - S|^2 + λ |R - I|^2: R = P Q^T, where T^T S + λ I = P Σ Q^T. Where images are fewer than logits,
-    what no image shows stays as it is. Reflections are allowed. In float64.
+    what no image shows stays as it is. Reflections are allowed. In float64, on the CPU, as not every device has that.
 
     Args:
         source, target: S and T (n, D), standardised.
         ridge: λ.
     """
-    s, t = source.double(), target.double()
-    p, _, q = torch.linalg.svd(t.T @ s + ridge * torch.eye(s.shape[1], dtype=s.dtype, device=s.device))
-    turn: Tensor = (p @ q).to(source.dtype)
+    s, t = source.cpu().double(), target.cpu().double()
+    p, _, q = torch.linalg.svd(t.T @ s + ridge * torch.eye(s.shape[1], dtype=s.dtype))
+    turn: Tensor = (p @ q).to(source)
     return turn
 
 
@@ -375,11 +381,20 @@ class Mixture:
         return 0
 
     def flops(self, classes: Sequence[str], template: str) -> int:
-        """Operations that an image costs at inference beside the target's own, text computed beforehand."""
-        models = [self.teacher, *([ZeroShot(self.teacher.backbone)] if self.way == "eft" else [])]
-        side = self.teacher.backbone.preprocess.size
-        pixels = torch.zeros(1, 3, side, side, dtype=torch.uint8)
-        return sum(_flops(partial(model.predictor(classes, template).logits, pixels)) for model in models)
+        """Operations that an image costs at inference beside the target's own, text computed beforehand.
+
+        Where the teacher leaves the image tower alone, it and the frozen source share that.
+        """
+        names, source = (self.teacher.classes if self.teacher.class_bound else classes), self.teacher.backbone
+        plain = ZeroShot(source)
+        pixels = torch.zeros(1, 3, source.preprocess.size, source.preprocess.size, dtype=torch.uint8)
+        taught = _flops(partial(self.teacher.predictor(names, template).logits, pixels))
+        if self.way == "ensemble":
+            return taught
+        if self.teacher.touches("image"):
+            return taught + _flops(partial(plain.predictor(names, template).logits, pixels))
+        image, text = (torch.randn(n, source.shape.joint, device=source.device) for n in (1, len(names)))
+        return taught + _flops(lambda: plain.head(image, text))
 
 
 def added_flops(net: TransMiter) -> int:

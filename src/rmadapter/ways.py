@@ -15,14 +15,16 @@ from typing import Any, Literal, NamedTuple
 from rmadapter import adapter, protocols
 from rmadapter.arms import Arm
 from rmadapter.carrying import carry_to
+from rmadapter.errors import SettingError
 from rmadapter.files import new_folder
 from rmadapter.kit import Kit
 from rmadapter.method import Method
+from rmadapter.methods import method_class
 from rmadapter.recipe import Recipe, resolve
 from rmadapter.run import read_run, train
 from rmadapter.store import Plan, Planned, Store, decides, run_id
-from rmadapter.sweep import POLL, planned_run, unusual
-from rmadapter.transfer import Mixture
+from rmadapter.sweep import POLL, answerable, planned_run, tidy, unusual
+from rmadapter.transfer import Mixture, check_supervised
 
 KEY = "transfer"
 """In a planned run's recipe; recipes of other runs have no such key."""
@@ -33,7 +35,7 @@ class Way(NamedTuple):
     """A way to use a teacher on another backbone."""
 
     label: str
-    """Of its row; {} stands for the teacher."""
+    """Of its row."""
     kind: Literal["eft", "ensemble", "net"]
     novel: Literal["known", "blind"] = "known"
     """Of a net: whether the names of novel classes are known to its extraction."""
@@ -42,12 +44,12 @@ class Way(NamedTuple):
 
 
 WAYS = (
-    Way("EFT with {}", "eft"),
-    Way("ensemble with {}", "ensemble"),
-    Way("{net} from {}, names known", "net"),
-    Way("{net}+ from {}, names known", "net", plus=True),
-    Way("{net} from {}, blind", "net", "blind"),
-    Way("{net}+ from {}, blind", "net", "blind", plus=True),
+    Way("EFT with {teacher} on {target}", "eft"),
+    Way("ensemble with {teacher} on {target}", "ensemble"),
+    Way("{net} from {teacher} on {target}, names known", "net"),
+    Way("{net} from {teacher} on {target}, names known", "net", plus=True),
+    Way("{net} from {teacher} on {target}, blind", "net", "blind"),
+    Way("{net} from {teacher} on {target}, blind", "net", "blind", plus=True),
 )
 
 
@@ -64,7 +66,7 @@ def plan(
     common: Mapping[str, Any] | None = None,
     device: str = "cpu",
 ) -> Plan:
-    """The grid: every task, number of shots and seed, seed by seed.
+    """The grid: every task, number of shots and seed, seed by seed; ways behind the teachers that they wait for.
 
     Args:
         teachers: methods to train on their own backbone and to carry over.
@@ -76,42 +78,69 @@ def plan(
     Raises:
         SettingError, DataError, BackboneError: whatever cannot work, before anything is computed.
     """
+    if "novel" in net.changes["method"]:
+        raise SettingError("novel names are known in some rows and not in others", remedy="leave out novel")
     kit, runs = Kit(device), list[Planned]()
     here = dict(common or {})
     there = {**here, "backbone": to, "pretrained": pretrained}
     for seed in seeds:
-        for leg in protocols.legs(KEY, data, None, shots):
-            runs.append(_planned(f"zero_shot on {to}", {**there, **ZERO_SHOT.changes}, leg, seed, kit))
-            for arm in teachers:
-                teacher = _planned(arm.label, {**here, **arm.changes}, leg, seed, kit)
-                source = teacher.recipe["backbone"]
-                runs.append(teacher.model_copy(update={"label": f"{teacher.label} on {source}"}))
-                runs += [_by(way, arm.label, teacher, net, there, leg, kit) for way in WAYS]
-            runs += [_planned(f"{arm.label} on {to}", {**there, **arm.changes}, leg, seed, kit) for arm in direct]
+        for leg in protocols.legs(KEY, tidy(data), None, shots):
+            runs.append(_planned("{} on {}", ZERO_SHOT, there, leg, seed, kit))
+            taught = [_planned("{} on {}", arm, here, leg, seed, kit) for arm in teachers]
+            runs += taught + [_planned("{} on {}", arm, there, leg, seed, kit) for arm in direct]
+            for teacher in taught:
+                ways = [way for way in WAYS if way.novel == "blind" or not _bound(teacher) or way.kind != "net"]
+                runs += [_by(way, teacher, net, there, leg, kit) for way in ways]
     skipped = {name: tuple(broken) for name, broken in kit.skipped.items()}
     return Plan(protocol=KEY, runs=tuple({run.id + run.label: run for run in runs}.values()), skipped=skipped)
 
 
-def _planned(label: str, changes: Mapping[str, Any], leg: protocols.Leg, seed: int, kit: Kit) -> Planned:
-    where = {"data": leg.data, "classes": leg.classes, "shots": leg.shots, "seed": seed}
-    recipe = resolve(None, {**changes, **where})
-    said = [text for text in unusual(KEY, recipe) if not text.startswith(("backbone=", "pretrained="))]
-    return planned_run(" ".join([label, *said]), recipe, leg, kit)
+def _planned(label: str, arm: Arm, common: Mapping[str, Any], leg: protocols.Leg, seed: int, kit: Kit) -> Planned:
+    """A run as in any sweep; its label has the backbone. ``label``: with places for the method's and that."""
+    recipe = resolve(None, {**common, **arm.changes, **_where(leg, seed)})
+    return planned_run(_said(label.format(arm.label, _on(recipe)), recipe), recipe, answerable(leg, recipe, kit), kit)
 
 
-def _by(
-    way: Way, arm: str, teacher: Planned, net: Arm, there: Mapping[str, Any], leg: protocols.Leg, kit: Kit
-) -> Planned:
-    """A run of a way; its id hashes the teacher's id."""
+def _by(way: Way, teacher: Planned, net: Arm, there: Mapping[str, Any], leg: protocols.Leg, kit: Kit) -> Planned:
+    """A run of a way; its id hashes the teacher's id, and of the settings of training those alone that it reads."""
+    taught, seed = Recipe.parse(teacher.recipe, "recipe"), teacher.recipe["seed"]
     changes = dict(ZERO_SHOT.changes)
     if way.kind == "net":
         changes = {**net.changes, "method": {**net.changes["method"], "novel": way.novel}}
-    label = way.label.format(arm, net=net.label)
-    run = _planned(label, {**there, **changes}, leg, teacher.recipe["seed"], kit)
+    else:
+        leg = answerable(leg, taught, kit)
+    recipe = resolve(None, {**there, **changes, **_where(leg, seed)})
+    if way.plus:
+        check_supervised(recipe.train)
+    name, _, changed = net.label.partition(" ")
+    parts = {"net": " ".join(filter(None, (name + "+" * way.plus, changed))), "target": _on(recipe)}
+    label = way.label.format(**parts, teacher=teacher.label.replace(" on ", " of ", 1))
+    run = planned_run(_said(label, recipe), recipe, leg, kit)
     about = {"kind": way.kind, "plus": way.plus, "from": teacher.id}
-    identity = run_id({**run.recipe, KEY: about}, run.backbone, run.split)
-    recipe = {**run.recipe, KEY: {**about, "teacher": teacher.recipe}}
-    return Planned.parse({**run.plain(), "id": identity, "recipe": recipe}, "plan")
+    read = run.recipe if way.plus else {**run.recipe, "train": {}}
+    identity = run_id({**read, KEY: about}, run.backbone, run.split)
+    return Planned.parse(
+        {**run.plain(), "id": identity, "recipe": {**run.recipe, KEY: {**about, "teacher": teacher.recipe}}}, "plan"
+    )
+
+
+def _where(leg: protocols.Leg, seed: int) -> dict[str, Any]:
+    return {"data": leg.data, "classes": leg.classes, "shots": leg.shots, "seed": seed}
+
+
+def _on(recipe: Recipe) -> str:
+    """A backbone as labels name it; so rows of two of them are two."""
+    usual = recipe.pretrained == Recipe.model_fields["pretrained"].default
+    return recipe.backbone if usual else f"{recipe.backbone} ({recipe.pretrained or 'random'})"
+
+
+def _said(label: str, recipe: Recipe) -> str:
+    said = [text for text in unusual(KEY, recipe) if not text.startswith(("backbone=", "pretrained="))]
+    return " ".join([label, *said])
+
+
+def _bound(run: Planned) -> bool:
+    return method_class(run.recipe["method"]).class_bound
 
 
 def own_recipe(planned: Planned) -> Recipe:
@@ -122,14 +151,13 @@ def own_recipe(planned: Planned) -> Recipe:
 def made(planned: Planned, store: Store, kit: Kit) -> tuple[Method | Mixture, dict[str, Any] | None]:
     """What a way's run is scored by, and what making it took."""
     about, recipe = planned.recipe[KEY], own_recipe(planned)
-    teacher, target, task = _teacher(about, store, kit), kit.backbone(recipe), kit.task(recipe.data, recipe)
+    target, task = kit.backbone(recipe), kit.task(recipe.data, recipe)
     if about["kind"] != "net":
-        mixture = Mixture(about["kind"], target, teacher, kit.look)
-        names = teacher.classes if teacher.class_bound else task.classes
-        return mixture, {"flops_added": mixture.flops(names, task.template)}
+        mixture = Mixture(about["kind"], target, _teacher(about, store, kit), kit.look)
+        return mixture, {"flops_added": mixture.flops(task.classes, task.template)}
     out = store.run_folder(planned.id)
     if not adapter.is_whole(out):
-        of = (store.run_folder(about["from"]), teacher)
+        of = (store.run_folder(about["from"]), _teacher(about, store, kit))
         carry_to(new_folder(out, resume=True), recipe, task, of, target, plus=about["plus"], look=kit.look)
     return adapter.load(out, backbone=target), read_run(out).fit
 

@@ -32,6 +32,13 @@ def test_it_begins_as_zero_shot(pictoclip: Backbone, few: Task) -> None:
     assert (ours - plain).abs().max() < 1e-4
 
 
+def test_a_second_start_draws_from_all_names_again(pictoclip: Backbone, few: Task) -> None:
+    method = net(pictoclip, few.classes, dimension=30)
+    for classes in (few.classes[:3], few.classes):
+        method.start(classes, pictoclip.template)
+        assert method.settings.auxiliary == net(pictoclip, classes, dimension=30).settings.auxiliary
+
+
 def test_the_matrix_stays_orthogonal_while_it_learns(pictoclip: Backbone, few: Task) -> None:
     method = net(pictoclip, few.classes)
     before = method.net.matrix().detach().clone()

@@ -26,8 +26,8 @@ class BenchCommand(GroupedCommand):
         common = {key: value for key, value in resolve(None, {}).model_dump().items() if key in COMMON}
         found = {"What all runs share": setting_options(Recipe, "", common)}
         taken: set[str] = set()
-        carried = ["transmiter"] if peek(args, "--to") else []
-        for name in [*split_list(peek(args, "--methods") or "zero_shot,rmadapter"), *carried]:
+        named = split_list(peek(args, "--methods") or "zero_shot,rmadapter") + split_list(peek(args, "--direct") or "")
+        for name in dict.fromkeys([*named, *(["transmiter"] if peek(args, "--to") else [])]):
             settings = method_class(name).Settings
             own = {key: "recipe's" for key in settings.model_fields if key not in taken}
             taken.update(own)
@@ -87,6 +87,7 @@ def bench(
     """
     from rmadapter import arms, sweep, ways
     from rmadapter.cli.options import changes_of
+    from rmadapter.methods import method_class
     from rmadapter.run import device_of
 
     changes = changes_of(options)
@@ -104,9 +105,10 @@ def bench(
     else:
         names, own = split_list(methods), split_list(methods if direct is None else direct)
         made = arms.arms(names and [*names, *own, "transmiter"], settings, train)
+        its = {key: value for key, value in settings.items() if key in method_class("transmiter").Settings.model_fields}
+        (net,) = arms.arms(["transmiter"], its, {})  # --train says how the others train
         weights = None if to_pretrained.lower() == "none" else to_pretrained
-        teachers, there = made[: len(names)], made[len(names) : -1]
-        plan = ways.plan(teachers, made[-1], there, to=to, pretrained=weights, **grid)
+        plan = ways.plan(made[: len(names)], net, made[len(names) : -1], to=to, pretrained=weights, **grid)
     complain(compute(plan, out, jobs, device_of(device)))
 
 

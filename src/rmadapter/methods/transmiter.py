@@ -20,8 +20,9 @@ and, with tables S and T (n, D) of s of the same images on this backbone and on 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
@@ -40,6 +41,7 @@ class TransMiterSettings(Settings):
     """D: how many logits, with those of auxiliary names? 1024 as published; none: one a class, no auxiliary names."""
     expansion: PositiveInt = 4
     """e: how much wider is the hidden layer than D?"""
+    input_files: ClassVar[tuple[str, ...]] = ("auxiliary",)
     auxiliary: str | tuple[str, ...] = "cldr"
     """The names beside the classes: cldr (inside the package), or a file, one a line; an adapter has those drawn."""
     novel: Literal["known", "blind"] = "known"
@@ -61,6 +63,11 @@ class TransMiterSettings(Settings):
     ridge_share: PositiveFloat | None = None
     """Alignment: λ as a share of n (D - 1), which is the trace of S^T S; none: ridge counts."""
 
+    def content(self, key: str) -> str:
+        """The names count, wherever they stand: inside the package, in a file, or here."""
+        names = words.names(self.auxiliary)
+        return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
 
 class TransMiter(Method):
     """See the module's text. Settings: ``TransMiterSettings``."""
@@ -78,7 +85,8 @@ class TransMiter(Method):
             raise SettingError(
                 f"{count} classes do not fit into {size} logits", remedy=f"give a --method.dimension of {count} or more"
             )
-        drawn = words.draw(self.settings.auxiliary, self.classes, size - count, self.seed)
+        self.pool = getattr(self, "pool", self.settings.auxiliary)  # a second start draws from all of it again
+        drawn = words.draw(self.pool, self.classes, size - count, self.seed)
         self.settings = self.settings.model_copy(update={"auxiliary": drawn})
         self.net = LogitNet(size, self.settings.expansion)
 

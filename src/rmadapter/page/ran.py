@@ -103,10 +103,14 @@ def _machines(grid: Grid) -> tuple[tuple[int, tuple[tuple[str, str], ...]], ...]
 
 
 def _flat(content: Mapping[str, Any], above: str = "") -> dict[str, str]:
-    """Settings as text, those of a table with its name before them."""
+    """Settings as text, those of a table with its name before them; a teacher is its method, as it has a row itself."""
     found: dict[str, str] = {}
     for key, value in content.items():
-        if isinstance(value, Mapping):
+        if key == "teacher":
+            found[above + key] = value["method"]
+        elif above == "transfer." and key == "from":  # the id of one task's and seed's
+            continue
+        elif isinstance(value, Mapping):
             found |= _flat(value, f"{above}{'method' if key == 'method_settings' else key}.")
         else:
             found[above + key] = value if isinstance(value, str) else _said(value)

@@ -56,7 +56,10 @@ class LogitNet(nn.Module):
 
     def _exponential(self) -> Tensor:
         lower = self.skew.tril(-1)
-        exponential: Tensor = torch.linalg.matrix_exp(lower - lower.T)
+        skew = lower - lower.T
+        if skew.device.type == "mps":  # has no such function
+            skew = skew.cpu()
+        exponential: Tensor = torch.linalg.matrix_exp(skew).to(self.base.device)
         return self.base @ exponential
 
 
