@@ -85,23 +85,26 @@ def plan(
     there = {**here, "backbone": to, "pretrained": pretrained}
     for seed in seeds:
         for leg in protocols.legs(KEY, tidy(data), None, shots):
-            runs.append(_planned("{} on {}", ZERO_SHOT, there, leg, seed, kit))
-            taught = [_planned("{} on {}", arm, here, leg, seed, kit) for arm in teachers]
-            runs += taught + [_planned("{} on {}", arm, there, leg, seed, kit) for arm in direct]
-            for teacher in taught:
-                ways = [way for way in WAYS if way.novel == "blind" or not _bound(teacher) or way.kind != "net"]
-                runs += [_by(way, teacher, net, there, leg, kit) for way in ways]
+            taught = [_planned(arm, here, leg, seed, kit) for arm in teachers]
+            runs += [_planned(ZERO_SHOT, there, leg, seed, kit), *taught]
+            runs += [_planned(arm, there, leg, seed, kit) for arm in direct]
+            for arm, teacher in zip(teachers, taught, strict=True):
+                bound = method_class(teacher.recipe["method"]).class_bound
+                ways = [way for way in WAYS if not (bound and way.kind == "net" and way.novel == "known")]
+                runs += [_by(way, arm.label, teacher, net, there, leg, kit) for way in ways]
     skipped = {name: tuple(broken) for name, broken in kit.skipped.items()}
     return Plan(protocol=KEY, runs=tuple({run.id + run.label: run for run in runs}.values()), skipped=skipped)
 
 
-def _planned(label: str, arm: Arm, common: Mapping[str, Any], leg: protocols.Leg, seed: int, kit: Kit) -> Planned:
-    """A run as in any sweep; its label has the backbone. ``label``: with places for the method's and that."""
+def _planned(arm: Arm, common: Mapping[str, Any], leg: protocols.Leg, seed: int, kit: Kit) -> Planned:
+    """A run as in any sweep; its label has the backbone."""
     recipe = resolve(None, {**common, **arm.changes, **_where(leg, seed)})
-    return planned_run(_said(label.format(arm.label, _on(recipe)), recipe), recipe, answerable(leg, recipe, kit), kit)
+    return planned_run(_said(f"{arm.label} on {_on(recipe)}", recipe), recipe, answerable(leg, recipe, kit), kit)
 
 
-def _by(way: Way, teacher: Planned, net: Arm, there: Mapping[str, Any], leg: protocols.Leg, kit: Kit) -> Planned:
+def _by(
+    way: Way, arm: str, teacher: Planned, net: Arm, there: Mapping[str, Any], leg: protocols.Leg, kit: Kit
+) -> Planned:
     """A run of a way; its id hashes the teacher's id, and of the settings of training those alone that it reads."""
     taught, seed = Recipe.parse(teacher.recipe, "recipe"), teacher.recipe["seed"]
     changes = dict(ZERO_SHOT.changes)
@@ -113,15 +116,14 @@ def _by(way: Way, teacher: Planned, net: Arm, there: Mapping[str, Any], leg: pro
     if way.plus:
         check_supervised(recipe.train)
     name, _, changed = net.label.partition(" ")
-    parts = {"net": " ".join(filter(None, (name + "+" * way.plus, changed))), "target": _on(recipe)}
-    label = way.label.format(**parts, teacher=teacher.label.replace(" on ", " of ", 1))
+    nets = " ".join(filter(None, (name + "+" * way.plus, changed)))
+    label = way.label.format(net=nets, teacher=f"{arm} of {_on(taught)}", target=_on(recipe))
     run = planned_run(_said(label, recipe), recipe, leg, kit)
     about = {"kind": way.kind, "plus": way.plus, "from": teacher.id}
     read = run.recipe if way.plus else {**run.recipe, "train": {}}
     identity = run_id({**read, KEY: about}, run.backbone, run.split)
-    return Planned.parse(
-        {**run.plain(), "id": identity, "recipe": {**run.recipe, KEY: {**about, "teacher": teacher.recipe}}}, "plan"
-    )
+    full = {**run.recipe, KEY: {**about, "teacher": teacher.recipe}}
+    return Planned.parse({**run.plain(), "id": identity, "recipe": full}, "plan")
 
 
 def _where(leg: protocols.Leg, seed: int) -> dict[str, Any]:
@@ -137,10 +139,6 @@ def _on(recipe: Recipe) -> str:
 def _said(label: str, recipe: Recipe) -> str:
     said = [text for text in unusual(KEY, recipe) if not text.startswith(("backbone=", "pretrained="))]
     return " ".join([label, *said])
-
-
-def _bound(run: Planned) -> bool:
-    return method_class(run.recipe["method"]).class_bound
 
 
 def own_recipe(planned: Planned) -> Recipe:
