@@ -43,7 +43,7 @@ class Recipe(Settings):
     template: str | None = None
     """The prompt with {} for the class name; none: the task's own."""
     method: str = "rmadapter"
-    """rmadapter list methods."""
+    """A method's name: rmadapter list methods."""
     method_settings: dict[str, Any] = {}
     """The method's settings, all of them once the recipe is resolved."""
     train: TrainSettings = TrainSettings()

@@ -54,13 +54,13 @@ class TrainSettings(Settings):
     lr: PositiveFloat = 0.0015
     """Learning rate before the schedule."""
     momentum: NonNegativeFloat = 0.9
-    """Of sgd."""
+    """Momentum of sgd; others do not use it."""
     weight_decay: NonNegativeFloat = 5e-4
     """On every trained tensor."""
     schedule: Literal["cosine", "cosine_by_step", "constant"] = "cosine"
     """cosine falls once an epoch as published, and is not yet 0 in the last one; cosine_by_step falls to 0 smoothly."""
     warmup_epochs: NonNegativeInt = 1
-    """Epochs at ``warmup_lr`` before the schedule begins."""
+    """Epochs at warmup_lr before the schedule begins."""
     warmup_lr: PositiveFloat = 1e-5
     """Constant learning rate of the warm-up."""
     augment: Augment = "crop_flip"

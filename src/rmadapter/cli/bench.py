@@ -49,7 +49,8 @@ class BenchCommand(GroupedCommand):
     "--data",
     default="pictograms",
     show_default=True,
-    help="Tasks or folders, by commas; pictograms, public: all that fit.",
+    help="Tasks or folders by commas; or pictograms: the ten themes (where one is trained on: the wide task, and with it "
+    "the themes or its domains); or public: the 11 data sets (domain-generalization: ImageNet and its variants).",
 )
 @click.option("--source", help="What to train on, where the rest is only tested on; default: the first of --data.")
 @click.option("--to", help="Of transfer: the backbone that --methods are carried over to.")
@@ -179,7 +180,14 @@ def numbers(option: str, text: str, least: int) -> list[int]:
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--format", "form", default="md", show_default=True, type=click.Choice(["md", "csv", "html"]))
+@click.option(
+    "--format",
+    "form",
+    default="md",
+    show_default=True,
+    type=click.Choice(["md", "csv", "html"]),
+    help="md: tables; csv: a row a score, in percent; html: one page.",
+)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="A file to write; default: print.")
 @click.option("--baseline", help="html: the method that others are compared with; default: zero_shot.")
 @click.option(

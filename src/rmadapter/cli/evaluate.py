@@ -28,7 +28,9 @@ WORST = 5
     help="First fit a temperature on the run's validation images; from then on confidences of its classes use it.",
 )
 @click.option("--no-plots", is_flag=True, help="Write tables only.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON; accuracies and errors in percent.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the summary as JSON; accuracy, confidence and ECE in percent."
+)
 @root_option
 @device_option
 def evaluate(

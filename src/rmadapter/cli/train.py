@@ -13,7 +13,9 @@ from rmadapter.errors import UserError
 
 
 @click.command(cls=RecipeCommand)
-@click.option("--recipe", help="A shipped recipe (rmadapter/pictograms) or a TOML file; flags go before it.")
+@click.option(
+    "--recipe", help="A shipped recipe (rmadapter/pictograms), used as it stands, or a TOML file; flags override it."
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The run's folder, new or empty.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out, if there is one.")
 @root_option

@@ -1,7 +1,7 @@
 """Recipes that ship with the package: one TOML file a method, sections for its worlds inside.
 
 Top-level ``[train]`` and ``[method]`` hold the published settings; ``[pictograms.train]`` and ``[pictograms.method]``
-what differs on the embedded world; ``[published.PROTOCOL]`` quotes numbers, in percent, that were not measured here.
+what differs on the small world; ``[published.PROTOCOL]`` quotes numbers, in percent, that were not measured here.
 """
 
 from __future__ import annotations
