@@ -44,11 +44,9 @@ def tree(folder: Path, classes: int, shots: int) -> None:
 def ours(backbone: Any, folder: Path, epochs: int) -> None:
     """The package."""
     task = ra.load_task(folder)
-    ra.fit(
-        MMA(backbone), task, folder / "run", show_progress=False, epochs=epochs, batch_size=BATCH, augment="crop_flip"
-    )
-    for file in (folder / "run").iterdir():
-        file.unlink()
+    settings = {"epochs": epochs, "batch_size": BATCH, "augment": "crop_flip"}
+    with tempfile.TemporaryDirectory() as out:
+        ra.fit(MMA(backbone), task, Path(out) / "run", show_progress=False, **settings)
 
 
 def usual(clip: Any, backbone: Any, folder: Path, epochs: int) -> None:
@@ -72,7 +70,7 @@ def usual(clip: Any, backbone: Any, folder: Path, epochs: int) -> None:
 
 def main() -> None:
     """Measure and print."""
-    made = parser(__doc__, repeats=1)
+    made = parser(__doc__, repeats=3)
     made.add_argument("--backbone", default="ViT-B-16-quickgelu")
     made.add_argument("--classes", type=int, default=10)
     made.add_argument("--shots", type=int, default=16)

@@ -99,7 +99,8 @@ def finish(
     x, at, packed = rows.x, rows.at, rows.packed
     name = tower.name
     touched = method.touches(name) if method else range(0)
-    trained = [parameter for parameter in method.parameters() if parameter.requires_grad] if method else []
+    alone = method is not None and method.training and method.local_detached
+    trained = [parameter for parameter in method.parameters() if parameter.requires_grad] if method and alone else []
     losses: list[Tensor] = []
     if at < 0:
         if method and 0 in touched:

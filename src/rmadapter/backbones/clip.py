@@ -86,7 +86,7 @@ class Block(nn.Module):
         qkv = self._heads(self.qkv(u), 3)
         if packed is not None:
             return self._finish(x, attend(qkv, packed))
-        q, k, v = qkv.transpose(1, 3).unbind(2)  # (b, heads, l, w / heads)
+        q, k, v = (x.transpose(1, 2) for x in qkv.unbind(2))  # (b, heads, l, w / heads)
         attended = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         return self._finish(x, attended.transpose(1, 2).flatten(2))
 

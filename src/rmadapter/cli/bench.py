@@ -49,8 +49,8 @@ class BenchCommand(GroupedCommand):
     "--data",
     default="pictograms",
     show_default=True,
-    help="Tasks or folders by commas; or pictograms: the ten themes (where one is trained on: the wide task, and with it "
-    "the themes or its domains); or public: the 11 data sets (domain-generalization: ImageNet and its variants).",
+    help="Tasks or folders by commas; or pictograms: the ten themes (where one is trained on: the wide task, and with "
+    "it the themes or its domains); or public: the 11 data sets (domain-generalization: ImageNet and its variants).",
 )
 @click.option("--source", help="What to train on, where the rest is only tested on; default: the first of --data.")
 @click.option("--to", help="Of transfer: the backbone that --methods are carried over to.")
