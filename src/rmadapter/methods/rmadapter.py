@@ -1,8 +1,7 @@
 """RMAdapter: a dual-branch adapter that learns a task and must rebuild the block's own features.
 
-Source: Lin et al., AAAI 2026 (arXiv 2512.06811), as published summaries have it: there is no public code, and the paper
-was not at hand. What these leave open are settings here. Their defaults follow the closest published code, MMA (Yang et
-al., CVPR 2024) and PromptSRC (ICCV 2023); λ1 = λ2 = 10 is our own choice, not tuned on ViT-B/16.
+Source: Lin et al., AAAI 2026 (arXiv 2512.06811), by its summaries, as it has no public code. What these leave open are
+settings, with defaults after MMA (Yang et al., CVPR 2024) and PromptSRC (ICCV 2023); λ1 = λ2 = 10 is our own choice.
 
 In the upper blocks i of both towers, with u_i = ln_1(x_i) (b, l, w), rank r, hidden h, scale s:
 
