@@ -57,7 +57,7 @@ def transfer_run(
     Args:
         folder: the teacher's run.
         to, pretrained: the target, as ``load_backbone`` takes it.
-        out: new or empty.
+        out: new or empty, or what a transfer left that was killed while it wrote.
         data: another task, whose training images are looked at and whose classes the new run has; or the place where
             the run's own data are now. None: the run's own.
         plus: then train on the labels of these images (TransMiter+).
