@@ -8,18 +8,14 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from rmadapter.cli import cli
 from rmadapter.data import public_names
 from rmadapter.store import Store
 from trees import every_tree
+from typed import run
 
 QUICK = ["--data", "pictograms/plants", "--seeds", "1", "--shots", "1", "--train.epochs", "1"]
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

@@ -8,25 +8,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
 import rmadapter as ra
-from rmadapter.cli import cli
 from rmadapter.data.export import export_task
 from rmadapter.methods.transmiter import TransMiter
 from small import small_folder
+from typed import good, run
 
 QUICK = ["--method.dimension", "24", "--method.extraction-epochs", "2"]
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
-
-
-def good(*arguments: object) -> str:
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 @pytest.fixture(scope="module")

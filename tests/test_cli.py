@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 from PIL import Image
 
 import rmadapter as ra
@@ -19,18 +19,9 @@ from rmadapter.backbones import Backbone
 from rmadapter.cli import cli
 from rmadapter.data import Task
 from rmadapter.methods import method_names
+from typed import good, run
 
 QUICK = ["--train.epochs", "2", "--shots", "2"]
-
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
-
-
-def good(*arguments: object) -> str:
-    result = run(*arguments)
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 @pytest.fixture(scope="module")

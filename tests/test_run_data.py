@@ -8,16 +8,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 from PIL import Image
 
 import rmadapter as ra
 from rmadapter import run as running
-from rmadapter.cli import cli
 from rmadapter.data.check import without_broken
 from rmadapter.data.task import Task
 from rmadapter.errors import DataError
 from rmadapter.recipe import resolve
+from typed import run as command
 
 QUICK = {"backbone": "pictoclip-s", "shots": 2, "train": {"epochs": 1, "warmup_epochs": 0}}
 
@@ -33,10 +32,6 @@ def listed(
 
 def train(data: Path, out: Path, **changes: object) -> None:
     running.train(resolve(None, {"data": str(data), **QUICK, **changes}), out, show_progress=False)
-
-
-def command(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
 
 
 def test_a_list_from_training_to_another_place(photos: Path, tmp_path: Path) -> None:

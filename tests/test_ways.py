@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
 import rmadapter as ra
 from rmadapter import run as runs
 from rmadapter import sweep, ways
 from rmadapter.arms import Arm, arms
-from rmadapter.cli import cli
 from rmadapter.data.export import export_task
 from rmadapter.errors import DataError, SettingError
 from rmadapter.evaluation import evaluate
@@ -22,6 +20,7 @@ from rmadapter.measures import overview
 from rmadapter.store import Plan, Store
 from rmadapter.tables import Grid, markdown
 from small import small_folder
+from typed import run as command
 
 TRAIN = {"epochs": 1, "batch_size": 4, "augment": "none"}
 NET = {"dimension": 8, "extraction_epochs": 2}
@@ -188,10 +187,6 @@ def test_what_decides_a_way(place: Path, tmp_path: Path) -> None:
         ids(train={"augment": "crop_flip"})
     with pytest.raises(SettingError, match="leave out novel"):
         ids(method={"novel": "blind"})
-
-
-def command(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
 
 
 def test_the_tables_say_which_setting_is_which(swept: tuple[Plan, Store], place: Path) -> None:

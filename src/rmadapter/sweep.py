@@ -64,12 +64,21 @@ def plan(
     for seed in seeds:
         for leg in protocols.legs(protocol, data, source, shots):
             for arm in arms:
-                where = {"data": leg.data, "classes": leg.classes, "shots": leg.shots, "seed": seed}
-                recipe = resolve(None, {**(common or {}), **arm.changes, **where})
+                recipe = resolve(None, {**(common or {}), **arm.changes, **where(leg, seed)})
                 label = " ".join([arm.label, *unusual(protocol, recipe)])
                 runs.append(planned_run(label, recipe, answerable(leg, recipe, kit), kit))
+    return whole(protocol, runs, kit)
+
+
+def whole(protocol: str, runs: Sequence[Planned], kit: Kit) -> Plan:
+    """A plan of runs, each of them once, with what was left out of their data."""
     skipped = {name: tuple(broken) for name, broken in kit.skipped.items()}
     return Plan(protocol=protocol, runs=tuple({run.id + run.label: run for run in runs}.values()), skipped=skipped)
+
+
+def where(leg: protocols.Leg, seed: int) -> dict[str, Any]:
+    """Keys of a recipe that are the grid's, not an arm's."""
+    return {"data": leg.data, "classes": leg.classes, "shots": leg.shots, "seed": seed}
 
 
 def tidy(data: Sequence[str]) -> list[str]:
@@ -226,23 +235,19 @@ def _known(planned: Planned, store: Store) -> Result:
 def _compute(planned: Planned, store: Store, kit: Kit, sweep: str) -> None:
     """Train, unless that was done, and score what is missing; every score is written when it is there."""
     from rmadapter import ways
-    from rmadapter.run import read_run, train
+    from rmadapter.run import read_run
 
     begun = time.perf_counter()
     provenance.reset_peak_memory(kit.device)
     recipe, folder = ways.own_recipe(planned), store.run_folder(planned.id)
-    own: dict[str, Any] = {
-        "backbone": kit.backbone(recipe),
-        "task": kit.task(recipe.data, recipe),
-        "device": kit.device,
-    }
+    backbone = kit.backbone(recipe)
+    kit.task(recipe.data, recipe)  # read here, and kept, so that it is counted as set-up
     ready = time.perf_counter()
     if ways.KEY in planned.recipe:
         method, fit = ways.made(planned, store, kit)
     else:
-        compared = partial(decides, files=False)  # the folder's name hashes their content, and they may have moved
-        train(recipe, folder, resume=True, compared=compared, show_progress=False, **own)
-        method, fit = adapter.load(folder, backbone=own["backbone"]), read_run(folder).fit
+        learn(recipe, folder, kit)
+        method, fit = adapter.load(folder, backbone=backbone), read_run(folder).fit
     result = _known(planned, store).model_copy(
         update={
             "sweep": sweep,
@@ -250,7 +255,7 @@ def _compute(planned: Planned, store: Store, kit: Kit, sweep: str) -> None:
             "trained_parameters": method.trained(),
             "training": fit,
             "versions": provenance.versions(),
-            "machine": provenance.machine(str(own["backbone"].device)),
+            "machine": provenance.machine(str(backbone.device)),
             "commit": provenance.commit(),
         }
     )
@@ -263,6 +268,15 @@ def _compute(planned: Planned, store: Store, kit: Kit, sweep: str) -> None:
         peak = provenance.peak_memory(kit.device)
         result = result.model_copy(update={"scores": scores, "seconds": seconds, "peak_memory": peak})
         store.write(result)
+
+
+def learn(recipe: Recipe, folder: Path, kit: Kit) -> None:
+    """Train a run of a sweep, or go on with it, unless that was done."""
+    from rmadapter.run import train
+
+    own: dict[str, Any] = {"backbone": kit.backbone(recipe), "task": kit.task(recipe.data, recipe)}
+    compared = partial(decides, files=False)  # the folder's name hashes their content, and they may have moved
+    train(recipe, folder, resume=True, compared=compared, show_progress=False, device=kit.device, **own)
 
 
 def _score(method: Any, part: Task, want: Wanted, kit: Kit) -> Scored:

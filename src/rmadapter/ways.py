@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from rmadapter import adapter, protocols
@@ -21,9 +20,9 @@ from rmadapter.kit import Kit
 from rmadapter.method import Method
 from rmadapter.methods import method_class
 from rmadapter.recipe import Recipe, resolve
-from rmadapter.run import read_run, train
-from rmadapter.store import Plan, Planned, Store, decides, run_id
-from rmadapter.sweep import POLL, answerable, planned_run, tidy, unusual
+from rmadapter.run import read_run
+from rmadapter.store import Plan, Planned, Store, run_id
+from rmadapter.sweep import POLL, answerable, learn, planned_run, tidy, unusual, where, whole
 from rmadapter.transfer import Mixture, check_supervised
 
 KEY = "transfer"
@@ -92,13 +91,12 @@ def plan(
                 bound = method_class(teacher.recipe["method"]).class_bound
                 ways = [way for way in WAYS if not (bound and way.kind == "net" and way.novel == "known")]
                 runs += [_by(way, arm.label, teacher, net, there, leg, kit) for way in ways]
-    skipped = {name: tuple(broken) for name, broken in kit.skipped.items()}
-    return Plan(protocol=KEY, runs=tuple({run.id + run.label: run for run in runs}.values()), skipped=skipped)
+    return whole(KEY, runs, kit)
 
 
 def _planned(arm: Arm, common: Mapping[str, Any], leg: protocols.Leg, seed: int, kit: Kit) -> Planned:
     """A run as in any sweep; its label has the backbone."""
-    recipe = resolve(None, {**common, **arm.changes, **_where(leg, seed)})
+    recipe = resolve(None, {**common, **arm.changes, **where(leg, seed)})
     return planned_run(_said(f"{arm.label} on {_on(recipe)}", recipe), recipe, answerable(leg, recipe, kit), kit)
 
 
@@ -112,7 +110,7 @@ def _by(
         changes = {**net.changes, "method": {**net.changes["method"], "novel": way.novel}}
     else:
         leg = answerable(leg, taught, kit)
-    recipe = resolve(None, {**there, **changes, **_where(leg, seed)})
+    recipe = resolve(None, {**there, **changes, **where(leg, seed)})
     if way.plus:
         check_supervised(recipe.train)
     name, _, changed = net.label.partition(" ")
@@ -124,10 +122,6 @@ def _by(
     identity = run_id({**read, KEY: about}, run.backbone, run.split)
     full = {**run.recipe, KEY: {**about, "teacher": teacher.recipe}}
     return Planned.parse({**run.plain(), "id": identity, "recipe": full}, "plan")
-
-
-def _where(leg: protocols.Leg, seed: int) -> dict[str, Any]:
-    return {"data": leg.data, "classes": leg.classes, "shots": leg.shots, "seed": seed}
 
 
 def _on(recipe: Recipe) -> str:
@@ -163,13 +157,10 @@ def made(planned: Planned, store: Store, kit: Kit) -> tuple[Method | Mixture, di
 def _teacher(about: Mapping[str, Any], store: Store, kit: Kit) -> Method:
     """The teacher from its run's folder: trained where it is not there, waited for where another process does that."""
     recipe, folder = Recipe.parse(about["teacher"], "recipe"), store.run_folder(about["from"])
-    backbone = kit.backbone(recipe)
     while not adapter.is_whole(folder):
         with store.lock(about["from"]) as mine:
             if mine:
-                own: dict[str, Any] = {"backbone": backbone, "task": kit.task(recipe.data, recipe)}
-                compared = partial(decides, files=False)
-                train(recipe, folder, resume=True, compared=compared, show_progress=False, device=kit.device, **own)
+                learn(recipe, folder, kit)
         if not mine:
             time.sleep(POLL)
-    return adapter.load(folder, backbone=backbone)
+    return adapter.load(folder, backbone=kit.backbone(recipe))

@@ -81,9 +81,8 @@ def _drawn(plot: figures.Plot, folder: Path | None) -> str:
 def _overview(grids: Sequence[Grid], chapters: Sequence[Chapter]) -> Sheet:
     """The means over tasks of all protocols in one table."""
     table = overview(grids)
-    rows = tuple((label, tuple(map(sheets.entry, cells))) for label, cells in table.rows)
     lacking = [f"{state(chapter)}." for chapter in chapters if _lacks(chapter)]
-    return Sheet("All protocols", table.columns, rows, (overview_in_words(grids), *lacking))
+    return Sheet("All protocols", table.columns, sheets.rows_of(table), (overview_in_words(grids), *lacking))
 
 
 def _lacks(chapter: Chapter) -> bool:

@@ -56,9 +56,8 @@ def names_of(grid: Grid) -> dict[str, str]:
 
 def scores(grid: Grid, table: Table, data: str | None, names: Mapping[str, str]) -> Sheet:
     """A table of accuracies. ``data``: the one task whose runs it is made of; None: all runs."""
-    rows = tuple((label, tuple(map(entry, cells))) for label, cells in table.rows)
     columns = tuple(named(column, names) for column in table.columns)
-    return Sheet(named(table.title, names), columns, rows, holes(grid, names, data))
+    return Sheet(named(table.title, names), columns, rows_of(table), holes(grid, names, data))
 
 
 def added_cost(grid: Grid) -> tuple[Sheet, ...]:
@@ -66,8 +65,12 @@ def added_cost(grid: Grid) -> tuple[Sheet, ...]:
     table = added(grid)
     if table is None:
         return ()
-    rows = tuple((label, tuple(map(entry, cells))) for label, cells in table.rows)
-    return (Sheet(table.title.capitalize(), table.columns, rows),)
+    return (Sheet(table.title.capitalize(), table.columns, rows_of(table)),)
+
+
+def rows_of(table: Table) -> tuple[tuple[str, tuple[Entry, ...]], ...]:
+    """A table's rows as they are printed."""
+    return tuple((label, tuple(map(entry, cells))) for label, cells in table.rows)
 
 
 def entry(cell: Cell) -> Entry:
