@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,10 @@ from rmadapter import provenance
 
 RESULTS = Path(__file__).parent / "results"
 """Where JSON goes; git does not keep it."""
+STARTED = os.getloadavg()
+"""The machine's load in the last 1, 5 and 15 minutes, when a benchmark begins."""
+MALLOC = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "OMP_", "MKL_", "KMP_")
+"""Beginnings of the names of variables of the environment that change memory or threads."""
 Times = dict[str, list[float]]
 """Seconds of every side, one a repeat."""
 
@@ -57,8 +61,13 @@ def medians(times: Times) -> dict[str, float]:
     return {name: round(statistics.median(values), 4) for name, values in times.items()}
 
 
-def fresh(script: str, what: Mapping[str, Any]) -> dict[str, Any]:
-    """What a script, given ``--fresh``, prints as its last line in a process of its own."""
+def fresh(script: str, what: Mapping[str, Any], times: int = 1) -> dict[str, Any]:
+    """What a script, given ``--fresh``, prints as its last line: the median of each number over as many processes."""
+    answers = [_fresh(script, what) for _ in range(times)]
+    return {key: statistics.median(answer[key] for answer in answers) for key in answers[0]}
+
+
+def _fresh(script: str, what: Mapping[str, Any]) -> dict[str, Any]:
     trim()
     run = subprocess.run([sys.executable, script, "--fresh", json.dumps(what)], capture_output=True, text=True)
     if run.returncode:
@@ -92,19 +101,34 @@ def available() -> float:
     return next(int(line.split()[1]) / 2**10 for line in lines if line.startswith("MemAvailable:"))
 
 
+def settings() -> dict[str, Any]:
+    """What else decides times and memory: the processor, huge pages, and what the environment asks for."""
+    huge = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return {
+        "processor": next((line.partition(": ")[2] for line in lines if line.startswith("model name")), None),
+        "huge_pages": huge.read_text(encoding="ascii").strip() if huge.exists() else None,
+        "environment": {key: value for key, value in os.environ.items() if key.startswith(MALLOC)},
+    }
+
+
 def write(name: str, arguments: argparse.Namespace, results: Mapping[str, Any]) -> None:
     """Print results, and keep them as JSON with what they were measured on."""
     given = {key: str(value) for key, value in vars(arguments).items() if key not in ("fresh", "out")}
     whole = {
         "benchmark": name,
         "arguments": given,
-        "machine": provenance.machine("cpu"),
+        "machine": provenance.machine("cpu") | settings(),
         "versions": provenance.versions(),
         "commit": provenance.commit(),
-        "load": [round(value, 2) for value in os.getloadavg()],
+        "load": {"before": _rounded(STARTED), "after": _rounded(os.getloadavg())},
         "results": results,
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
     file = arguments.out / f"{name}.json"
     file.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     print(f"load {whole['load']}; written: {file}")
+
+
+def _rounded(values: Iterable[float]) -> list[float]:
+    return [round(value, 2) for value in values]

@@ -1,6 +1,6 @@
 """What each part of RMAdapter costs in a training step: time and peak memory.
 
-    python benchmarks/parts.py [--classes 50] [--repeats 7] [--backbone ViT-B-16-quickgelu]
+    python benchmarks/parts.py [--classes 50] [--repeats 21] [--backbone ViT-B-16-quickgelu]
 
 Random weights, float32, a new view of every image at every step. ``frozen`` is the forward pass of the frozen backbone
 alone, text features made once; ``adaptation`` is the single branch with cross-entropy; the others add reconstruction,
@@ -57,13 +57,14 @@ def step(side: str, backbone: Any, images: int, classes: int) -> Callable[[], ob
 
 def main() -> None:
     """Measure and print."""
-    made = parser(__doc__, repeats=7)
+    made = parser(__doc__, repeats=21)
     made.add_argument("--backbone", default="ViT-B-16-quickgelu")
     made.add_argument("--batch", type=int, default=16)
     made.add_argument("--classes", type=int, default=50)
+    made.add_argument("--processes", type=int, default=3, help="that memory is the median of")
     arguments = made.parse_args()
     if arguments.short:
-        arguments.repeats = 1
+        arguments.repeats, arguments.processes = 1, 1
     asked = {"backbone": arguments.backbone, "batch": arguments.batch, "classes": arguments.classes}
     if arguments.fresh:
         asked = json.loads(arguments.fresh)
@@ -75,7 +76,7 @@ def main() -> None:
     times = interleaved(
         {side: step(side, backbone, arguments.batch, arguments.classes) for side in every}, arguments.repeats
     )
-    peaks = {side: fresh(__file__, {**asked, "side": side}) for side in every}
+    peaks = {side: fresh(__file__, {**asked, "side": side}, arguments.processes) for side in every}
     base = peaks["adaptation"]
     results = {
         "seconds": medians(times),

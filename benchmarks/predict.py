@@ -4,7 +4,8 @@
 
 Writes that many photo-sized JPEG files (320 x 240) into a temporary folder. ``bare`` is RMAdapter's predictor on pixels
 that are decoded already; ``open_clip`` is open_clip's own model of the same sizes on the same pixels, against text
-features that are there already; ``files`` is the predictor on files. Peak memory is of fresh processes, one a count.
+features that are there already; ``files`` is the predictor on files, and ``decoding`` reads these without a model: what
+is slower of ``bare`` and ``decoding`` is what files wait for. Peak memory is of fresh processes, one a count.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from torch import Tensor
 import rmadapter as ra
 from rmadapter.backbones.clip import Shape
 from rmadapter.data import loader
+from rmadapter.data.task import ImageFile
 
 CLASSES = ("red panda", "otter", "tapir", "bicycle", "rose")
 
@@ -49,6 +51,12 @@ def predictor(backbone: str, random: bool) -> ra.Predictor:
 def streamed(model: ra.Predictor, files: list[Path], batch: int) -> None:
     """From files to predictions."""
     assert sum(1 for _ in model.stream(files, top=1, batch_size=batch)) == len(files)
+
+
+def decoding(model: ra.Predictor, files: list[Path]) -> None:
+    """From files to pixels."""
+    pictures = (ImageFile(path, path.name) for path in files)
+    assert sum(1 for _ in loader.decoded(pictures, model.method.backbone.preprocess)) == len(files)
 
 
 def without_niceness(model: ra.Predictor, files: list[Path], batch: int) -> None:
@@ -118,6 +126,7 @@ def main() -> None:
         sides = {
             "open_clip": lambda: usual(other, text, preprocess.normalise, pixels, batches),
             "bare": lambda: bare(model, pixels, batches),
+            "decoding": lambda: decoding(model, files[:count]),
             "files": lambda: streamed(model, files[:count], arguments.batch),
             "files_without_niceness": lambda: without_niceness(model, files[:count], arguments.batch),
         }

@@ -2,6 +2,10 @@
 
 Every step runs every block of both towers over every row: 197 of an image and 77 of a prompt, padding too, through
 ``nn.MultiheadAttention``. Adapters stand beside blocks ``first`` to the last one, and each layer norm runs once.
+
+That module is slow on a CPU where its weights are frozen and a gradient of its rows is wanted: its projection to q, k
+and v then runs as many small products. So that this does not count for more than it is, ``attention="sdpa"`` is the
+same method with that projection as one product, and torch's scaled dot-product attention behind it.
 """
 
 from __future__ import annotations
@@ -46,10 +50,14 @@ class ReferenceMMA(nn.Module):
     Args:
         clip: an open_clip model; it is frozen.
         prompts: one a class.
+        attention: "module": ``nn.MultiheadAttention``, as open_clip has it; "sdpa": see above.
     """
 
-    def __init__(self, clip: Any, prompts: Sequence[str], tokenizer: Any, blocks: int = BLOCKS) -> None:
+    def __init__(
+        self, clip: Any, prompts: Sequence[str], tokenizer: Any, blocks: int = BLOCKS, attention: str = "module"
+    ) -> None:
         super().__init__()
+        self.attention = attention
         self._clip = (clip.requires_grad_(False).eval(),)
         self.tokens: Tensor = tokenizer(list(prompts))
         self.first = len(clip.transformer.resblocks) - blocks
@@ -68,7 +76,7 @@ class ReferenceMMA(nn.Module):
         """All blocks of a tower."""
         for i, block in enumerate(transformer.resblocks):
             u = block.ln_1(x)
-            m = x + block.attention(u, attn_mask=mask)
+            m = x + (block.attention(u, attn_mask=mask) if self.attention == "module" else sdpa(block.attn, u, mask))
             y = m + block.mlp(block.ln_2(m))
             x = y + self.adapter(tower, i - self.first, u) if i >= self.first else y
         return x
@@ -93,6 +101,13 @@ class ReferenceMMA(nn.Module):
         for name, layer in layers.items():
             found |= {f"{name}.{key}": value for key, value in layer.named_parameters()}
         return found
+
+
+def sdpa(module: nn.MultiheadAttention, u: Tensor, mask: Tensor | None) -> Tensor:
+    """What the module computes, of (b, l, w): one projection, and torch's own attention."""
+    qkv = F.linear(u, module.in_proj_weight, module.in_proj_bias).unflatten(-1, (3, module.num_heads, -1))
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)
+    return module.out_proj(F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2))
 
 
 def create(name: str, seed: int = 0) -> Any:

@@ -6,7 +6,7 @@ way on open_clip's modules (``reference_mma.py``).
 Random weights, float32, ImageNet's class names in "a photo of a {}.". Both sides have the same weights and see the same
 images; their logits and gradients are compared before anything is timed. A ratio is the reference's share over ours, so
 time is better above 1; of memory it is ours over the reference's, better below 1. The reference is left out where its
-activations would not fit into memory.
+activations would not fit into memory. ``sdpa`` is the reference with one change: attention as it is written today.
 """
 
 from __future__ import annotations
@@ -30,10 +30,13 @@ from rmadapter.method import Method, prompts
 from rmadapter.methods.mma import MMA
 
 TEMPLATE, LIMIT = "a photo of a {}.", 1e-4
+THEIRS = {"reference": "module", "sdpa": "sdpa"}
+"""Sides that are not ours, and the attention of each."""
 REFERENCE_MIB = 24.0
 """That the reference needs a class at ViT-B/16, at most."""
-Step = Callable[[], tuple[Tensor, dict[str, Tensor]]]
-"""A training step: logits, and the gradients by our names."""
+Taken = tuple[Tensor, dict[str, Tensor]]
+"""What a training step had: logits, and the gradients by our names."""
+Step = Callable[[], Taken]
 
 
 def names(count: int) -> tuple[str, ...]:
@@ -69,7 +72,7 @@ def ours(method: Method, pixels: Tensor, labels: Tensor) -> Step:
     method.train()
     text, stepper = method.begin_text(method.classes), optimizer(method.parameters())
 
-    def step() -> tuple[Tensor, dict[str, Tensor]]:
+    def step() -> Taken:
         output = method(method.begin("image", pixels), text)
         loss = torch.stack(list(method.terms(output, labels, None).values())).sum()
         stepper.zero_grad()
@@ -86,7 +89,7 @@ def theirs(model: ReferenceMMA, pixels: Tensor, labels: Tensor) -> Step:
     """The usual step."""
     stepper = optimizer(model.parameters())
 
-    def step() -> tuple[Tensor, dict[str, Tensor]]:
+    def step() -> Taken:
         logits = model(pixels)
         loss = F.cross_entropy(logits, labels)
         stepper.zero_grad()
@@ -98,27 +101,28 @@ def theirs(model: ReferenceMMA, pixels: Tensor, labels: Tensor) -> Step:
 
 
 def sides(arguments: argparse.Namespace, classes: int, which: tuple[str, ...]) -> dict[str, Step]:
-    """Steps of both sides, or of one, from the same weights."""
+    """Steps of some sides, from the same weights."""
     clip = create(arguments.backbone)
     backbone = backbone_of(arguments.backbone, clip)
     pixels, labels = batch(backbone, arguments.batch, classes)
     method = MMA(backbone)
     method.start(names(classes), TEMPLATE)
     made: dict[str, Step] = {}
-    if "reference" in which:
-        reference = ReferenceMMA(clip, prompts(method.classes, TEMPLATE), backbone.tokenizer, len(method.image))
+    for side in (side for side in THEIRS if side in which):
+        texts, blocks = prompts(method.classes, TEMPLATE), len(method.image)
+        reference = ReferenceMMA(clip, texts, backbone.tokenizer, blocks, THEIRS[side])
         with torch.no_grad():
             for name, parameter in reference.ours().items():
                 parameter.copy_(method.state_dict()[name])
-        made["reference"] = theirs(reference, pixels, labels)
+        made[side] = theirs(reference, pixels, labels)
     if "ours" in which:
         made["ours"] = ours(method, pixels, labels)
     return made
 
 
-def compare(one: Step, other: Step) -> dict[str, float]:
-    """Largest differences of the first step's logits and gradients, relative to the largest value of each tensor."""
-    (logits, grads), (their_logits, their_grads) = one(), other()
+def compare(one: Taken, other: Taken) -> dict[str, float]:
+    """Largest differences of logits and gradients, relative to the largest value of each tensor."""
+    (logits, grads), (their_logits, their_grads) = one, other
     assert grads.keys() == their_grads.keys(), sorted(grads.keys() ^ their_grads.keys())
     found = {"logits": _error(logits, their_logits)}
     found["gradients"] = max(_error(grads[name], their_grads[name]) for name in grads)
@@ -132,21 +136,21 @@ def _error(one: Tensor, other: Tensor) -> float:
 
 def measure(arguments: argparse.Namespace, classes: int) -> dict[str, Any]:
     """Time, memory and agreement at one number of classes."""
-    which = ("reference", "ours") if classes * REFERENCE_MIB < 0.8 * available() else ("ours",)
-    made, found = sides(arguments, classes, which), dict[str, Any]()
-    if len(which) == 2:
-        found["differences"] = compare(made["ours"], made["reference"])
+    theirs = tuple(THEIRS) if classes * REFERENCE_MIB < 0.8 * available() else ()
+    made, found = sides(arguments, classes, (*theirs, "ours")), dict[str, Any]()
+    first = {side: step() for side, step in made.items()}
+    found["differences"] = {side: compare(first["ours"], first[side]) for side in theirs}
+    del first
     times = interleaved(made, arguments.repeats)
     found["seconds"] = medians(times)
     del made
     asked = {"backbone": arguments.backbone, "batch": arguments.batch, "classes": classes}
-    found["memory"] = {side: fresh(__file__, {**asked, "side": side}) for side in which}
-    if len(which) == 2:
-        found["times_faster"] = ratio(times, "reference", "ours")
-        found["memory_ratio"] = {
-            key: round(found["memory"]["ours"][key] / found["memory"]["reference"][key], 3)
-            for key in ("step_MiB", "process_MiB")
-        }
+    peaks = {side: fresh(__file__, {**asked, "side": side}, arguments.processes) for side in (*theirs, "ours")}
+    found["memory"] = peaks
+    found["times_faster"] = {side: ratio(times, side, "ours") for side in theirs}
+    found["memory_ratio"] = {
+        side: {key: round(peaks["ours"][key] / peaks[side][key], 3) for key in peaks[side]} for side in theirs
+    }
     return found
 
 
@@ -156,6 +160,7 @@ def main() -> None:
     made.add_argument("--backbone", default="ViT-B-16-quickgelu")
     made.add_argument("--batch", type=int, default=16)
     made.add_argument("--classes", default="10,50,100,200,500,1000")
+    made.add_argument("--processes", type=int, default=3, help="that memory is the median of")
     arguments = made.parse_args()
     if arguments.fresh:
         asked = json.loads(arguments.fresh)
@@ -163,7 +168,7 @@ def main() -> None:
         print(json.dumps(memory(step)))
         return
     if arguments.short:
-        arguments.classes, arguments.repeats = "10,50", 1
+        arguments.classes, arguments.repeats, arguments.processes = "10,50", 1, 1
     results = {}
     for classes in map(int, arguments.classes.split(",")):
         results[classes] = measure(arguments, classes)

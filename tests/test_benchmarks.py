@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -18,8 +19,11 @@ from small import small_pair
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
+Load = Callable[[str], ModuleType]
+
+
 @pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> object:
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
     monkeypatch.syspath_prepend(str(FOLDER))
     loaded: list[str] = []
 
@@ -32,28 +36,50 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> object:
         sys.modules.pop(name, None)
 
 
-def test_the_reference_computes_the_same(benchmark: object) -> None:
+@pytest.mark.parametrize("attention", ["module", "sdpa"])
+def test_the_reference_computes_the_same(benchmark: Load, attention: str) -> None:
     """Logits, and what every parameter becomes in two steps."""
     step, reference = benchmark("step"), benchmark("reference_mma")
     model, backbone = small_pair(image_depth=6, text_depth=6)
     method = MMA(backbone)
     method.start(step.names(7), step.TEMPLATE)
-    usual = reference.ReferenceMMA(model, prompts(method.classes, step.TEMPLATE), backbone.tokenizer, blocks=4)
+    texts = prompts(method.classes, step.TEMPLATE)
+    usual = reference.ReferenceMMA(model, texts, backbone.tokenizer, 4, attention)
     assert usual.first == method.touches("image").start
     with torch.no_grad():
         for name, parameter in usual.ours().items():
             parameter.copy_(method.state_dict()[name])
     given = step.batch(backbone, 3, 7)
-    sides = step.ours(method, *given), step.theirs(usual, *given)
-    assert max(step.compare(*sides).values()) < 1e-5
-    assert max(step.compare(*sides).values()) < 1e-4
+    one, other = step.ours(method, *given), step.theirs(usual, *given)
+    assert max(step.compare(one(), other()).values()) < 1e-5
+    assert max(step.compare(one(), other()).values()) < 1e-4
     with torch.no_grad():
         usual.shared[0].bias += 0.1
     with pytest.raises(AssertionError, match="do not compute the same"):
-        step.compare(*sides)
+        step.compare(one(), other())
 
 
-def test_times_are_taken_in_turn(benchmark: object, tmp_path: Path) -> None:
+def test_a_whole_benchmark(benchmark: Load, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """All of each script but the processes that memory is measured in, on a small model."""
+    model, backbone = small_pair(image_depth=6, text_depth=6)
+    for name in ("step", "parts", "rate", "whole_run", "predict"):
+        module = benchmark(name)
+        small = {"create": lambda _: model, "backbone_of": lambda *_: backbone, "fresh": lambda *_: {"step_MiB": 2.0}}
+        for key, stand_in in small.items():
+            monkeypatch.setattr(module, key, stand_in, raising=False)
+        monkeypatch.setattr(sys, "argv", [name, "--short", "--out", str(tmp_path)])
+        module.main()
+    found = {path.stem: json.loads(path.read_text())["results"] for path in tmp_path.iterdir()}
+    for at in found["step"].values():
+        assert max(at["differences"]["reference"].values()) < 1e-4 and at["memory_ratio"]["sdpa"] == {"step_MiB": 1.0}
+        assert at["seconds"].keys() == {"reference", "sdpa", "ours"}
+    assert found["parts"]["over_adaptation"].keys() == {"frozen", "reconstruction", "consistency", "both"}
+    assert 0 < found["rate"]["percent_of_peak"]["median"] < 150 and found["rate"]["operations_G"] > 0
+    assert found["predict-pictoclip-s"]["images_per_second"]["decoding"] > 0
+    assert found["whole_run"]["images_per_second"].keys() == {"usual", "ours"}
+
+
+def test_times_are_taken_in_turn(benchmark: Load, tmp_path: Path) -> None:
     common, ran = benchmark("common"), []
     times = common.interleaved({"a": lambda: ran.append("a"), "b": lambda: ran.append("b")}, 3)
     assert "".join(ran) == "abbaabba" and {name: len(each) for name, each in times.items()} == {"a": 3, "b": 3}
@@ -64,7 +90,13 @@ def test_times_are_taken_in_turn(benchmark: object, tmp_path: Path) -> None:
     assert written["results"]["seconds"] == {"a": 4.0, "b": 1.0} and written["versions"]["torch"]
 
 
-def test_a_step_is_measured_beyond_what_was_there(benchmark: object) -> None:
+def test_memory_is_the_median_of_processes(benchmark: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    common, answers = benchmark("common"), iter([3.0, 9.0, 1.0])
+    monkeypatch.setattr(common, "_fresh", lambda *_: {"step_MiB": next(answers)})
+    assert common.fresh("some.py", {}, 3) == {"step_MiB": 3.0}
+
+
+def test_a_step_is_measured_beyond_what_was_there(benchmark: Load) -> None:
     common = benchmark("common")
     held = torch.ones(50 << 18)  # 50 MiB
     found = common.memory(lambda: torch.ones(20 << 18).sum())

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import rmadapter as ra
 from rmadapter import frame, recipes
-from rmadapter.backbones import Backbone
+from rmadapter.backbones import Backbone, outline
 from rmadapter.backbones.clip import TOWERS
 from rmadapter.data import Task
 from rmadapter.errors import DataError
@@ -70,6 +70,16 @@ def test_the_shipped_recipe_resolves(name: str) -> None:
         assert recipe.method == name
     for shipped in recipes.names():
         assert resolve(shipped, {}).method == shipped.split("/")[0]
+
+
+@pytest.mark.parametrize("backbone", ["ViT-B-16", "ViT-L-14"])  # 12 and 12 blocks; 24 and 12
+def test_what_stands_beside_blocks_stands_beside_the_upper_ones(name: str, backbone: str) -> None:
+    method = method_class(name)(outline(backbone), **SMALL.get(name, {}))
+    for tower in TOWERS:
+        touched, depth = method.touches(tower), method.backbone.tower(tower).depth
+        assert touched.stop <= depth
+        if type(method).beside is not Method.beside:
+            assert touched.stop == depth and touched.start > 0
 
 
 def test_backbone_bytes_and_gradients(name: str, pictoclip: Backbone, few: Task) -> None:
