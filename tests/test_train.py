@@ -59,6 +59,16 @@ def test_order_drops_only_a_last_batch_that_is_small() -> None:
     assert batches != order(37, 16, seed=1, epoch=1) and batches != order(37, 16, seed=2, epoch=0)
 
 
+def test_processes_that_decode_are_for_gpus_that_would_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    assert [TrainSettings().processes(device) for device in ("cpu", "cuda", "cuda:1", "mps")] == [0, 4, 4, 0]
+    assert TrainSettings(augment="none").processes("cuda") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("multiprocessing.get_start_method", lambda: "spawn")
+        assert (TrainSettings().processes("cuda"), TrainSettings(workers=2).processes("cuda")) == (0, 2)
+    assert [TrainSettings(workers=n).processes(device) for n in (0, 3) for device in ("cpu", "cuda")] == [0, 0, 3, 3]
+
+
 def test_augmentation_does_not_depend_on_workers(few: Task, pictoclip: Backbone) -> None:
     images = Augmented(few.shots(4, seed=1).train, pictoclip.preprocess, "crop_flip", seed=1)
     plan = [(epoch, batch) for epoch in range(2) for batch in order(24, 8, 1, epoch)]

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import multiprocessing
+import os
 import random
 import time
 import warnings
@@ -35,6 +37,8 @@ from rmadapter.solve import solve
 from rmadapter.views import Seen, Views
 
 STEPS, SHOTS, FIT = "steps.jsonl", "shots.json", "fit.json"
+WORKERS = 8
+"""Processes that decode and augment for a GPU, at most, where none are asked for."""
 SAVING = 20
 """Between two checkpoints passes so many times what a checkpoint takes to write: at 1 shot an epoch is one step."""
 
@@ -68,8 +72,9 @@ class TrainSettings(Settings):
     then two random operations; none: as in evaluation."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the forward pass; losses are summed in float32 always."""
-    workers: NonNegativeInt = 0
-    """Processes that decode and augment; the result does not depend on it."""
+    workers: NonNegativeInt | None = None
+    """Processes that decode and augment; the result does not depend on it. None: some where a GPU would wait for new
+    views of the images at every step, and none on a CPU, whose cores compute meanwhile anyway."""
     seed: Seed = 1
     """Of batch order and augmentation."""
 
@@ -79,6 +84,14 @@ class TrainSettings(Settings):
             return self
         steps = len(order(images, self.batch_size, self.seed, 0))
         return self.model_copy(update={"epochs": max(1, round(self.updates / steps)), "updates": None})
+
+    def processes(self, device: str | torch.device) -> int:
+        """``workers``, or as many as suit a device."""
+        if self.workers is not None:
+            return self.workers
+        waits = torch.device(device).type == "cuda" and self.augment != "none"
+        forks = multiprocessing.get_start_method() == "fork"  # elsewhere it would run a user's script once more
+        return min(WORKERS, os.cpu_count() or 1) if waits and forks else 0
 
     def rate(self, epoch: int, step: int, steps: int) -> float:
         """Learning rate at step ``step`` of ``steps`` in epoch ``epoch`` (both from 0).
@@ -233,7 +246,8 @@ class _Run:
         if not self.parameters:
             return
         s = self.settings
-        views = Views(self.method, self.task.train, s.augment, s.seed, self.accelerator.autocast, s.workers)
+        workers = s.processes(self.method.backbone.device)
+        views = Views(self.method, self.task.train, s.augment, s.seed, self.accelerator.autocast, workers)
         todo = [(e, i) for e in range(self.first_epoch, s.epochs) for i in range(len(self.batches[e]))]
         batches = views.batches([(e, self.batches[e][i]) for e, i in todo], s.batch_size, again=s.epochs > 1)
         for (epoch, step), batch in zip(todo, batches, strict=True):
