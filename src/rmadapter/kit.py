@@ -1,4 +1,6 @@
-"""What the runs of a sweep share in a process: backbones, tasks, hashes of what these hold, decoded test images."""
+"""What the runs of a sweep share in a process: backbones, tasks, hashes of what these hold, decoded test images, and
+the frozen blocks' work on training images.
+"""
 
 from __future__ import annotations
 
@@ -37,6 +39,7 @@ class Kit:
     _tasks: dict[TaskKey, Task] = field(default_factory=dict)
     _hashes: dict[tuple[object, ...], str] = field(default_factory=dict)
     _pixels: Any = None
+    _drawn: Any = None
     _looked: dict[tuple[object, ...], Any] = field(default_factory=dict)
 
     def backbone(self, recipe: Recipe) -> Any:
@@ -125,6 +128,15 @@ class Kit:
         if self._pixels is None:
             self._pixels = Pixels(MEMORY // self.jobs)
         return self._pixels
+
+    @property
+    def drawn(self) -> Any:
+        """What the frozen blocks made of training images."""
+        from rmadapter.views import MEMORY, Drawn
+
+        if self._drawn is None:
+            self._drawn = Drawn(MEMORY // self.jobs)
+        return self._drawn
 
 
 def _identity(backbone: Any) -> str:

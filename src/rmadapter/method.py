@@ -224,12 +224,16 @@ class Method(nn.Module):
         Args:
             inputs: normalised pixels (b, 3, s, s) or token ids (c, context).
         """
+        until, past = self.frozen_until(tower)
+        return begin(self.backbone.tower(tower), inputs, until, cut=not self.whole_text, past=past)
+
+    def frozen_until(self, tower: TowerName) -> tuple[int, bool]:
+        """How far ``begin`` goes: the block that its rows enter, -1 before the tokens seam; and whether it runs it."""
         touched = self.touches(tower)
         until = touched.start if touched else self.backbone.tower(tower).depth
         if until == 0 and self._acts("tokens"):
             until = -1
-        past = bool(touched) and not self._acts("before")
-        return begin(self.backbone.tower(tower), inputs, until, cut=not self.whole_text, past=past)
+        return until, bool(touched) and not self._acts("before")
 
     def _acts(self, seam: str) -> bool:
         """Is the seam anything but the identity that it is here?"""

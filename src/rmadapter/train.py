@@ -34,7 +34,7 @@ from rmadapter.files import new_folder, write_atomic, write_json, write_text
 from rmadapter.method import Method, Rows, Teacher
 from rmadapter.settings import Seed, Settings
 from rmadapter.solve import solve
-from rmadapter.views import Seen, Views
+from rmadapter.views import Drawn, Seen, Views
 
 STEPS, SHOTS, FIT = "steps.jsonl", "shots.json", "fit.json"
 WORKERS = 8
@@ -133,6 +133,7 @@ def fit(
     *,
     resume: bool = False,
     show_progress: bool = True,
+    drawn: Drawn | None = None,
     **train: Any,
 ) -> Fit:
     """Train a method on a task's training items, and write the adapter.
@@ -143,6 +144,7 @@ def fit(
         out: folder for the adapter, the log and the checkpoint; None: nothing is written.
         resume: go on with the run that ``out`` holds.
         show_progress: show a bar, where standard error is a terminal.
+        drawn: what several runs in one process share of the frozen blocks' work on their images.
         train: changes to the ``TrainSettings`` of the method's shipped recipe, by name (``epochs=10``).
 
     Raises:
@@ -157,7 +159,7 @@ def fit(
     if method.solved:
         result = Fit(0, *solve(method, task, show_progress=show_progress))
     else:
-        result = _Run(method, task, settings.whole(len(task.train)), folder, resume).train(show_progress)
+        result = _Run(method, task, settings.whole(len(task.train)), folder, resume, drawn).train(show_progress)
     if folder is not None:
         if method.solved:
             write_text(folder / STEPS, json.dumps(result.terms) + "\n")
@@ -180,8 +182,16 @@ def _unfinished(out: Path, resume: bool) -> Path:
 class _Run:
     """The state of one call of ``fit``."""
 
-    def __init__(self, method: Method, task: Task, settings: TrainSettings, folder: Path | None, resume: bool) -> None:
-        self.method, self.task, self.settings, self.folder = method, task, settings, folder
+    def __init__(
+        self,
+        method: Method,
+        task: Task,
+        settings: TrainSettings,
+        folder: Path | None,
+        resume: bool,
+        drawn: Drawn | None,
+    ) -> None:
+        self.method, self.task, self.settings, self.folder, self.drawn = method, task, settings, folder, drawn
         self.parameters = [parameter for parameter in method.parameters() if parameter.requires_grad]
         if self.parameters and settings.epochs <= settings.warmup_epochs and settings.warmup_lr < settings.lr:
             many = f"{settings.epochs} epoch{'s' * (settings.epochs != 1)}"
@@ -246,8 +256,10 @@ class _Run:
         if not self.parameters:
             return
         s = self.settings
-        workers = s.processes(self.method.backbone.device)
-        views = Views(self.method, self.task.train, s.augment, s.seed, self.accelerator.autocast, workers)
+        workers, train = s.processes(self.method.backbone.device), self.task.train
+        alike = (s.augment, s.seed, s.precision, self.method.views, *(item.picture for item in train))
+        drawn = self.drawn and self.drawn.of((self.method.backbone.clip, self.method.backbone.preprocess, *alike))
+        views = Views(self.method, train, s.augment, s.seed, self.accelerator.autocast, workers, drawn)
         todo = [(e, i) for e in range(self.first_epoch, s.epochs) for i in range(len(self.batches[e]))]
         batches = views.batches([(e, self.batches[e][i]) for e, i in todo], s.batch_size, again=s.epochs > 1)
         for (epoch, step), batch in zip(todo, batches, strict=True):

@@ -2,12 +2,13 @@
 and the teacher's features.
 
 Where augmentation draws new views they are computed at every step. Where it does not, every image goes through the
-frozen blocks once, before the first step, and its rows are kept for all epochs, within a budget of bytes.
+frozen blocks once, before the first step, and its rows are kept for all epochs, within a budget of bytes. Runs of a
+sweep that draw the same views, as those of several settings do, share what they have in common of that (``Drawn``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import NamedTuple
@@ -21,6 +22,8 @@ from rmadapter.method import Method, Rows
 
 MEMORY = 2 << 30
 """Bytes of rows that are kept."""
+Chosen = tuple[int, list[int]]
+"""A batch before it is drawn: the epoch, and indices of items."""
 
 
 class Seen(NamedTuple):
@@ -34,6 +37,37 @@ class Seen(NamedTuple):
     """(b,)."""
 
 
+class Drawn:
+    """What one run of a sweep computed of its views, for the next that draws the same.
+
+    Whole batches are kept, so that a run has the same bits whichever came before it. Those that came first stay, within
+    a budget of bytes; rows of another split, seed or backbone take the place of all of them.
+    """
+
+    def __init__(self, budget: int = MEMORY) -> None:
+        self.budget = self._left = budget
+        self._of: object = None
+        self._kept: dict[Hashable, tuple[Tensor | None, ...]] = {}
+
+    def of(self, what: object) -> Drawn:
+        """Itself, emptied unless the last run was of the same."""
+        if self._of != what:
+            self._of, self._left = what, self.budget
+            self._kept.clear()
+        return self
+
+    def find(self, key: Hashable) -> tuple[Tensor | None, ...] | None:
+        """What was kept under a key."""
+        return self._kept.get(key)
+
+    def keep(self, key: Hashable, tensors: tuple[Tensor | None, ...]) -> None:
+        """Keep it, if there is room."""
+        size = sum(x.nbytes for x in tensors if x is not None)
+        if key not in self._kept and size <= self._left:
+            self._left -= size
+            self._kept[key] = tensors
+
+
 class Views:
     """Batches of a split's images, in the views that a seed draws.
 
@@ -41,6 +75,7 @@ class Views:
         method: its frozen parts are used, and nothing of it that trains.
         autocast: a context for the forward pass.
         workers: processes that decode and augment; the result does not depend on it.
+        drawn: what other runs computed of the same views.
     """
 
     def __init__(
@@ -51,13 +86,14 @@ class Views:
         seed: int,
         autocast: Callable[[], AbstractContextManager[None]],
         workers: int = 0,
+        drawn: Drawn | None = None,
     ) -> None:
         self.method, self.split, self.augment = method, split, augment
-        self.autocast, self.workers = autocast, workers
+        self.autocast, self.workers, self.drawn = autocast, workers, drawn or Drawn(0)
         views = 1 if augment == "none" else method.views  # all views are the same then
         self.images = Augmented(split, method.backbone.preprocess, augment, seed, views)
 
-    def batches(self, plan: Sequence[tuple[int, list[int]]], size: int, again: bool) -> Iterator[Seen]:
+    def batches(self, plan: Sequence[Chosen], size: int, again: bool) -> Iterator[Seen]:
         """Batch after batch of (epoch, item indices).
 
         Args:
@@ -78,17 +114,57 @@ class Views:
                 return
         yield from self._computed(plan)
 
-    def _computed(self, plan: Sequence[tuple[int, list[int]]]) -> Iterator[Seen]:
-        backbone = self.method.backbone
-        for batch in training_batches(self.images, plan, self.workers):
-            pixels = backbone.preprocess.normalise(batch.pixels.to(backbone.device))
-            with self.autocast():
-                views = pixels.unbind(1) if pixels.ndim > 4 else (pixels,)
-                rows = [self.method.begin("image", view) for view in views]
-                teacher = self.method.frozen("image", rows[-1]) if self.method.needs_teacher else None
-            yield Seen(rows[0], teacher, batch.labels.to(pixels.device))
+    def _computed(self, plan: Sequence[Chosen]) -> Iterator[Seen]:
+        known = [self._known(batch) for batch in plan]
+        unknown = [batch for batch, there in zip(plan, known, strict=True) if not there]
+        pixels = training_batches(self.images, unknown, self.workers)
+        for batch, there in zip(plan, known, strict=True):
+            yield self._recall(batch) if there else self._look(batch, next(pixels).pixels)
 
-    def _all(self, plan: Sequence[tuple[int, list[int]]]) -> Seen | None:
+    def _known(self, batch: Chosen) -> bool:
+        """Need its images not be drawn?"""
+        taught = not self.method.needs_teacher or self.images.views == 1 or self._taught(batch) is not None
+        return taught and self.drawn.find(self._key("rows", batch)) is not None
+
+    def _recall(self, batch: Chosen) -> Seen:
+        """A known batch."""
+        x, past = self.drawn.find(self._key("rows", batch)) or (None, None)
+        assert x is not None
+        rows = Rows(x, self.method.frozen_until("image")[0], past)
+        with self.autocast():
+            teacher = self._teacher(batch, rows) if self.method.needs_teacher else None
+        return Seen(rows, teacher, self._labels(batch))
+
+    def _look(self, batch: Chosen, pixels: Tensor) -> Seen:
+        """A batch of pixels (b, 3, s, s) in uint8, or (b, v, 3, s, s), through the frozen blocks."""
+        backbone = self.method.backbone
+        pixels = backbone.preprocess.normalise(pixels.to(backbone.device))
+        with self.autocast():
+            views = pixels.unbind(1) if pixels.ndim > 4 else (pixels,)
+            rows = [self.method.begin("image", view) for view in views]
+            teacher = self._teacher(batch, rows[-1]) if self.method.needs_teacher else None
+        self.drawn.keep(self._key("rows", batch), (rows[0].x, rows[0].past))
+        return Seen(rows[0], teacher, self._labels(batch))
+
+    def _teacher(self, batch: Chosen, rows: Rows) -> Tensor:
+        """The teacher's features, from the rows of its view where they are not kept."""
+        found = self._taught(batch)
+        if found is None:
+            found = self.method.frozen("image", rows)
+            self.drawn.keep(self._key("teacher", batch), (found,))
+        return found
+
+    def _taught(self, batch: Chosen) -> Tensor | None:
+        return (self.drawn.find(self._key("teacher", batch)) or (None,))[0]
+
+    def _key(self, kind: str, batch: Chosen) -> Hashable:
+        epoch, indices = batch
+        return kind, self.method.frozen_until("image"), epoch, tuple(indices)
+
+    def _labels(self, batch: Chosen) -> Tensor:
+        return torch.tensor([self.split.items[i].label for i in batch[1]], device=self.method.backbone.device)
+
+    def _all(self, plan: Sequence[Chosen]) -> Seen | None:
         """All images of a plan, in its order, as one batch; None where they would take more than ``MEMORY`` bytes."""
         whole, done = None, 0
         for seen in self._computed(plan):
