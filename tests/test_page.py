@@ -140,7 +140,7 @@ def test_a_whole_store(whole: tuple[Store, str, Path]) -> None:
     text = " ".join(found.text.split())
     for said in (
         "all of it: rmadapter report",
-        "base-to-novel 8/8 runs few-shot 16/16 runs cross-dataset 4/4 runs",
+        "base-to-novel 8/8 runs cross-dataset 4/4 runs few-shot 16/16 runs",
         "base, novel, HM (harmonic mean of both): base-to-novel, 16 shots",
         "Differences to zero_shot",
         "with 2 tasks it cannot be below 0.5. So few tasks can show no difference",

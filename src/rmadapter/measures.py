@@ -150,7 +150,7 @@ def overview_in_words(grids: Sequence[Grid]) -> str:
             said.append(f"number of shots: {protocol}, all classes")
         else:
             said.append(f"{protocol}: mean of the targets, {shots} shots")
-    return f"Percent, mean over tasks and seeds ± standard error over seeds. {'; '.join(said)}."
+    return f"Percent, mean over tasks and seeds ± standard error over seeds (none: one seed). {'; '.join(said)}."
 
 
 def _halves(protocol: str) -> str:

@@ -23,7 +23,7 @@ from rmadapter.data.check import Broken, table
 from rmadapter.errors import DataError, UserError
 from rmadapter.files import write_json, write_text
 from rmadapter.methods import method_class
-from rmadapter.protocols import Classes
+from rmadapter.protocols import PROTOCOLS, Classes
 from rmadapter.settings import Settings
 
 FORMAT = 2
@@ -240,6 +240,8 @@ class Store:
     def plans(self) -> list[Plan]:
         """Every plan, those of a protocol as one, so that sweeps into one folder make one table; see ``merge``.
 
+        Protocols are in their usual order (``PROTOCOLS``).
+
         Raises:
             DataError: for a folder without plans.
         """
@@ -249,7 +251,8 @@ class Store:
         by_protocol: dict[str, list[Plan]] = {}
         for plan in sorted((Plan.read(file, DataError) for file in files), key=lambda plan: plan.asked):
             by_protocol.setdefault(plan.protocol, []).append(plan)
-        return [merge(plans) for plans in by_protocol.values()]
+        usual = [*PROTOCOLS, *by_protocol]
+        return [merge(by_protocol[name]) for name in sorted(by_protocol, key=usual.index)]
 
     @contextmanager
     def lock(self, run: str) -> Iterator[bool]:

@@ -277,8 +277,9 @@ def mark_best(table: Table) -> Table:
 
 def markdown(grid: Grid) -> str:
     """All tables of a protocol as Markdown, and below them what is missing."""
-    seeds = ", ".join(str(seed) for seed in grid.distinct("seed"))
-    parts = [f"# {grid.plan.protocol}", f"Percent; mean over seeds {seeds} ± standard error. In bold: the best."]
+    seeds = [str(seed) for seed in grid.distinct("seed")]
+    mean = f"mean over seeds {', '.join(seeds)} ± standard error" if len(seeds) > 1 else f"seed {seeds[0]} alone"
+    parts = [f"# {grid.plan.protocol}", f"Percent; {mean}. In bold: the best."]
     return "\n\n".join([*parts, *map(str, tables(grid)), *_ways(grid), *holes(grid)]) + "\n"
 
 
