@@ -8,7 +8,9 @@ import math
 
 import pytest
 
-from rmadapter.page.sheets import holes
+from rmadapter.compare import differences
+from rmadapter.measures import compared
+from rmadapter.page.sheets import blanks, calibration
 from rmadapter.store import Plan, Planned, Result, Scored, Wanted
 from rmadapter.tables import UNKNOWN, Grid, as_csv, markdown, tables
 
@@ -124,8 +126,14 @@ def test_what_a_class_bound_method_cannot_know_is_empty_and_no_hole() -> None:
     assert [str(cell) for cell in average.rows[2][1]] == ["**99.0**", "", "", ""]
     assert [row[1][1].best for row in average.rows] == [True, True, False]  # both have 50.0
     assert [row[1][2].best for row in first.rows] == [False, True, False]
-    assert UNKNOWN in markdown(found) and "–" not in markdown(found) and UNKNOWN in holes(found, {})
-    assert UNKNOWN not in markdown(whole) and UNKNOWN not in holes(whole, {})
+    assert UNKNOWN in markdown(found) and "–" not in markdown(found) and blanks(found) == (UNKNOWN,)
+    assert UNKNOWN not in markdown(whole) and blanks(whole) == ()
+    rows = {
+        measure.name: [d.label for d in differences(measure, found.labels, "zero_shot")] for measure in compared(found)
+    }
+    assert {name: "bound" in labels for name, labels in rows.items()} == {"HM": False, "base": True, "novel": False}
+    for sheet in calibration(found, {}):
+        assert [entry.text == "" for entry in sheet.rows[2][1]] == [False, True]
 
 
 def test_every_source_has_its_table() -> None:

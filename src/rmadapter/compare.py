@@ -45,10 +45,10 @@ class Difference:
 
 
 def differences(measure: Measure, labels: Sequence[str], baseline: str) -> list[Difference]:
-    """Every other method minus the baseline on each of a measure's tasks."""
+    """Every other method that is asked for a measure, minus the baseline on each of its tasks."""
     found = []
     for label in labels:
-        if label == baseline:
+        if label == baseline or label in measure.unasked:
             continue
         pairs = [(measure.task(label, task).mean, measure.task(baseline, task).mean) for task in measure.tasks]
         by_task = tuple(None if a is None or b is None else round(a - b, DIGITS) for a, b in pairs)

@@ -33,14 +33,17 @@ class Measure:
     """What its runs trained on; None: the tasks themselves."""
     shots: object = None
     """Of its runs; None: all that there are."""
+    unasked: frozenset[str] = frozenset()
+    """Labels that the plan does not ask for it, since they cannot know the classes: what they lack is no hole."""
 
     def task(self, label: str, task: str) -> Cell:
         """Mean and standard error over seeds, on one task."""
-        return mean_over_seeds(self.values[label, task])
+        return mean_over_seeds(self.values[label, task], label not in self.unasked)
 
     def over_tasks(self, label: str) -> Cell:
         """Of the mean over tasks: mean and standard error over seeds."""
-        return mean_over_seeds([mean(seed) for seed in zip(*self._rows(label), strict=True)])
+        by_seed = [mean(seed) for seed in zip(*self._rows(label), strict=True)]
+        return mean_over_seeds(by_seed, label not in self.unasked)
 
     def _rows(self, label: str) -> list[tuple[float | None, ...]]:
         return [self.values[label, task] for task in self.tasks]
@@ -84,7 +87,7 @@ def harmonic(base: Measure, novel: Measure) -> Measure:
     values = {
         key: tuple(hm(b, n) for b, n in zip(base.values[key], novel.values[key], strict=True)) for key in base.values
     }
-    return Measure("HM", "", base.tasks, values)
+    return Measure("HM", "", base.tasks, values, unasked=base.unasked | novel.unasked)
 
 
 def compared(grid: Grid) -> list[Measure]:
@@ -183,4 +186,5 @@ def _measure(
             ]
             values[label, shown] = tuple(None if score is None else value(score) for score in scores)
     source = cells[0][1] if cells and cells[0][2] else None
-    return Measure(name, role, tuple(shown for shown, _, _ in cells), values, source, where.get("shots"))
+    unasked = frozenset(label for label in grid.labels if not grid.wants(label, role))
+    return Measure(name, role, tuple(shown for shown, _, _ in cells), values, source, where.get("shots"), unasked)

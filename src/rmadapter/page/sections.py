@@ -89,7 +89,9 @@ def _accuracy(grid: Grid, names: Mapping[str, str], style: Mapping[str, Style]) 
     of = tasks if from_source else [None, *tasks]
     found = [sheets.scores(grid, table, data, names) for table, data in zip(made, of, strict=True)]
     plots: list[Plot] = []
-    words = [f"Percent; mean over {_seeds(grid)} ± standard error of the mean. In bold: the best of a column."]
+    mean = f"mean over {_seeds(grid)} ± standard error of the mean"
+    mean = mean if len(grid.distinct("seed")) > 1 else f"{_seeds(grid)} alone"
+    words = [f"Percent; {mean}. In bold: the best of a column.", *sheets.blanks(grid)]
     if grid.plan.protocol in protocols.HALVES:
         plots, left_out = _scatter(grid, style)
         words += left_out
@@ -113,7 +115,7 @@ def _scatter(grid: Grid, style: Mapping[str, Style]) -> tuple[list[Plot], list[s
     base, novel = measures(grid)
     points = {label: (base.over_tasks(label), novel.over_tasks(label)) for label in grid.labels}
     known = {label: cells for label, cells in points.items() if None not in (cells[0].mean, cells[1].mean)}
-    out = [label for label in points if label not in known]
+    out = [label for label in points if label not in known and label not in novel.unasked]
     words = [f"Not in the plot, since runs are missing: {', '.join(out)}."] if out else []
     if not known:
         return [], words
@@ -164,7 +166,7 @@ def _differences(grid: Grid, baseline: str | None, names: Mapping[str, str], sty
         about = f"{title}: a ring a task, a bar at their mean; right of the line: better than {baseline}."
         draw = partial(figures.against_baseline, rows, baseline, style, title)
         plots.append(Plot(_file(grid, "difference", measure.name), title, about, draw))
-    words = _test_in_words(compared(grid), len(others))
+    words = (*_test_in_words(compared(grid), len(others)), *_left_out(grid))
     return Section(f"Differences to {baseline}", words, tuple(plots), tuple(made))
 
 
@@ -178,8 +180,15 @@ def _test_in_words(found: Sequence[Measure], methods: int) -> tuple[str, ...]:
     )
     if least > 0.05:
         said += " So few tasks can show no difference at the usual level of 0.05."
-    holm = f"p, Holm: the same, adjusted for the {methods} methods of a table." if methods > 1 else ""
+    holm = "p, Holm: the same, adjusted for all methods of a table." if methods > 1 else ""
     return tuple(filter(None, (said, holm)))
+
+
+def _left_out(grid: Grid) -> tuple[str, ...]:
+    found = list(
+        dict.fromkeys(label for measure in measures(grid) for label in grid.labels if label in measure.unasked)
+    )
+    return (f"Only in tables of what it was asked for: {', '.join(found)}.",) if found else ()
 
 
 def _calibration(grid: Grid, names: Mapping[str, str]) -> Section:
@@ -187,7 +196,8 @@ def _calibration(grid: Grid, names: Mapping[str, str]) -> Section:
     found = measures(grid)
     parts = [found[0], found[-1]] if grid.plan.protocol == "few-shot" and len(found) > 1 else found
     for label in grid.labels:
-        of = {sheets.named(part.name, names): levels(grid, label, part) for part in parts}
+        asked = [part for part in parts if label not in part.unasked]
+        of = {sheets.named(part.name, names): levels(grid, label, part) for part in asked}
         known: dict[str, Levels] = {name: each for name, each in of.items() if each is not None}
         if len(known) < len(of):
             left_out.append(label)
@@ -197,7 +207,8 @@ def _calibration(grid: Grid, names: Mapping[str, str]) -> Section:
         drawn.append(Plot(_file(grid, "reliability", label), label, about, draw))
     words = [
         "ECE: mean gap between confidence and accuracy over 15 bins of confidence; the mean over tasks ± standard "
-        "error over seeds. Above 0, confidence minus accuracy says too sure; below, not sure enough."
+        "error over seeds. Above 0, confidence minus accuracy says too sure; below, not sure enough.",
+        *sheets.blanks(grid),
     ]
     if drawn:
         words.append(

@@ -81,7 +81,7 @@ def entry(cell: Cell) -> Entry:
 
 
 def holes(grid: Grid, names: Mapping[str, str], data: str | None = None, shots: object = None) -> tuple[str, ...]:
-    """What a table lacks and why: runs that failed or were not computed, and what was not asked for.
+    """What a table lacks and why: runs that failed or were not computed, and tasks that were not asked for.
 
     Args:
         data, shots: what the table is made of; None: runs on all.
@@ -97,12 +97,15 @@ def holes(grid: Grid, names: Mapping[str, str], data: str | None = None, shots: 
         said.append(
             f"{len(runs)} of {len(own)} runs {are} missing: {listed}. What needs {them} is\N{NO-BREAK SPACE}{HOLE}."
         )
-    if any(not grid.wants(label, role) for label in grid.labels for role in grid.roles):
-        said.append(UNKNOWN)
     skipped = _not_asked(grid, names) if data is None else []
     if skipped:
         said.append(f"Not asked for, so without a mean: {'; '.join(skipped)}.")
     return tuple(said)
+
+
+def blanks(grid: Grid) -> tuple[str, ...]:
+    """What an empty cell means, where a table has one."""
+    return (UNKNOWN,) if any(not grid.wants(label, role) for label in grid.labels for role in grid.roles) else ()
 
 
 def where(run: Planned, names: Mapping[str, str]) -> str:
@@ -180,7 +183,7 @@ def calibration(grid: Grid, names: Mapping[str, str]) -> list[Sheet]:
     second = []
     for label in grid.labels:
         cells = [measure.over_tasks(label) for measure in sure]
-        made = [replace(_signed(cell.mean), error=entry(cell).error) for cell in cells]
+        made = [replace(_signed(cell.mean), error=entry(cell).error) if cell.asked else Entry("") for cell in cells]
         second.append((label, tuple(made)))
     return [
         Sheet("ECE, percent (0 is best)", columns, _least(first), notes),
@@ -192,11 +195,10 @@ def _least(rows: Sequence[tuple[str, tuple[Entry, ...]]]) -> tuple[tuple[str, tu
     """The smallest of every column marked; a column with holes has none."""
     best = []
     for column in zip(*(cells for _, cells in rows), strict=True):
-        known = [float(cell.text) for cell in column if cell.text != HOLE]
-        best.append(min(known) if len(known) == len(column) > 1 else None)
+        texts = [cell.text for cell in column if cell.text]
+        best.append(min(texts, key=float) if len(texts) > 1 and HOLE not in texts else None)
     return tuple(
-        (label, tuple(replace(c, best=c.text != HOLE and float(c.text) == b) for c, b in zip(cells, best, strict=True)))
-        for label, cells in rows
+        (label, tuple(replace(c, best=c.text == b) for c, b in zip(cells, best, strict=True))) for label, cells in rows
     )
 
 
