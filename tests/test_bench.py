@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from rmadapter.cli.reproduce import beside
 from rmadapter.data import public_names
 from rmadapter.store import Store
+from rmadapter.tables import Grid
 from trees import every_tree
 from typed import run
 
@@ -107,11 +109,12 @@ def test_the_public_path_over_all_eleven_layouts(tmp_path: Path) -> None:
     assert len(Store(tmp_path / "sweep").plans()[0].runs) == 22
     again = run("report", tmp_path / "sweep", "--format", "csv")
     assert {name for name in public_names() if name in again.stdout} == set(public_names())
+    store = Store(tmp_path / "sweep")
+    grid = Grid.read(store.plans()[0], store)
+    assert "Not the same in both: data." in beside(grid, {"base": 1.0, "setting": "pictoclip-s, 11 data sets"})
 
 
 def test_published_and_measured_stand_in_one_table() -> None:
-    from rmadapter.cli.reproduce import beside
-    from rmadapter.tables import Grid
     from test_tables import base_to_novel
 
     found = base_to_novel({("x", "t1", 1): (50, 60), ("x", "t1", 2): (70, 60)})
@@ -142,9 +145,7 @@ def test_published_and_measured_stand_in_one_table() -> None:
     ],
 )
 def test_other_prompts_than_the_published_are_told(data: str, template: str | None, differ: bool) -> None:
-    from rmadapter.cli.reproduce import beside
     from rmadapter.recipes import published
-    from rmadapter.tables import Grid
     from test_tables import base_to_novel
 
     found = base_to_novel({("coop", data, 1): (50, 60)})

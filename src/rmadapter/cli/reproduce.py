@@ -95,7 +95,21 @@ def _setting(grid: Any) -> dict[str, Any]:
     lists = {"data": grid.distinct("data"), "shots": grid.distinct("shots"), "seeds": grid.distinct("seed")}
     own = {entry(str(data)).template for data in lists["data"] if data in public_names()}
     prompts = {recipe["template"]} if recipe.get("template") else own
-    return {"backbone": recipe["backbone"], "weights": recipe["pretrained"], "prompts": prompts, **lists}
+    whole = {"backbone": recipe["backbone"], "weights": recipe["pretrained"], "prompts": prompts, **lists}
+    return whole | {"whole": all(_whole(grid, str(data)) for data in lists["data"])}
+
+
+def _whole(grid: Any, data: str) -> bool:
+    """Does what was scored have as many classes and test images as were published? True of what is not public."""
+    from rmadapter.data import public_names
+    from rmadapter.data.catalog import entry
+
+    if data not in public_names():
+        return True
+    scores = [score for result in grid.results.values() if result for score in result.scores.values()]
+    parts = {score.split: (score.classes, score.images) for score in scores if score.data == data}
+    counts = tuple(map(sum, zip(*parts.values(), strict=True)))
+    return counts in ((), (entry(data).classes, entry(data).test))
 
 
 def differences(measured: dict[str, Any], setting: str) -> list[str]:
@@ -111,6 +125,8 @@ def differences(measured: dict[str, Any], setting: str) -> list[str]:
         said = re.search(rf"(\d+) {word}", setting)
         if said and int(said[1]) != number:
             found.append(name)
+    if not measured["whole"] and "data" not in found:
+        found.append("data")
     prompt = re.search(r'"([^"]*\{\}[^"]*)"', setting)
     return [*found, "prompts"] if prompt and measured["prompts"] - {prompt[1]} else found
 
