@@ -29,7 +29,7 @@ from torchvision.datasets import ImageFolder
 import rmadapter as ra
 from rmadapter.method import prompts
 from rmadapter.methods.mma import MMA
-from rmadapter.views import Drawn
+from rmadapter.views import SharedRows
 
 BATCH = 16
 
@@ -43,12 +43,12 @@ def tree(folder: Path, classes: int, shots: int) -> None:
             write_images(place, count)
 
 
-def ours(backbone: Any, folder: Path, epochs: int, drawn: Drawn | None = None) -> None:
+def ours(backbone: Any, folder: Path, epochs: int, shared: SharedRows | None = None) -> None:
     """The package."""
     task = ra.load_task(folder)
     settings = {"epochs": epochs, "batch_size": BATCH, "augment": "crop_flip"}
     with tempfile.TemporaryDirectory() as out:
-        ra.fit(MMA(backbone), task, Path(out) / "run", show_progress=False, drawn=drawn, **settings)
+        ra.fit(MMA(backbone), task, Path(out) / "run", show_progress=False, shared=shared, **settings)
 
 
 def usual(clip: Any, backbone: Any, folder: Path, epochs: int) -> None:
@@ -85,12 +85,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tree(folder, arguments.classes, arguments.shots)
-        drawn = Drawn()
-        ours(backbone, folder, arguments.epochs, drawn)
+        shared = SharedRows()
+        ours(backbone, folder, arguments.epochs, shared)
         sides = {
             "usual": lambda: usual(clip, backbone, folder, arguments.epochs),
             "ours": lambda: ours(backbone, folder, arguments.epochs),
-            "again": lambda: ours(backbone, folder, arguments.epochs, drawn),
+            "again": lambda: ours(backbone, folder, arguments.epochs, shared),
         }
         times = interleaved(sides, arguments.repeats, warm=0)
     seen = arguments.epochs * (arguments.classes * arguments.shots // BATCH * BATCH)

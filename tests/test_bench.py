@@ -6,11 +6,13 @@ import csv
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from click.testing import Result
 
-from rmadapter.cli.reproduce import beside
+from rmadapter.cli.reproduce import as_published, beside
 from rmadapter.data import public_names
 from rmadapter.store import Store
 from rmadapter.tables import Grid
@@ -133,6 +135,19 @@ def test_published_and_measured_stand_in_one_table() -> None:
     assert "Not the same in both: data." in text
     assert "Not the same" not in beside(grid, {"base": 1.0, "setting": "ViT-B/16"})
     assert "| published | – | – | – | – |" in beside(grid, {}) and "quotes no numbers" in beside(grid, {})
+
+
+def test_data_are_the_published_ones_by_their_numbers() -> None:
+    """Oxford Pets has 37 classes and 3,669 test images, in two halves; what is not public is not asked."""
+
+    def grid(*halves: tuple[int, int], data: str = "public/oxford_pets") -> Any:
+        scores = [SimpleNamespace(data=data, split=str(i), classes=c, images=n) for i, (c, n) in enumerate(halves)]
+        results = [SimpleNamespace(scores=dict(enumerate(scores)))] * 2  # two seeds of one split
+        return SimpleNamespace(results={**dict(enumerate(results)), "missing": None})
+
+    assert as_published(grid((19, 1881), (18, 1788))) and as_published(grid((37, 3669)))
+    assert not as_published(grid((19, 1881), (18, 1787))) and not as_published(grid((19, 1881)))
+    assert as_published(grid((3, 5), data="photos"))
 
 
 @pytest.mark.parametrize(

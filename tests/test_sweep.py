@@ -19,6 +19,7 @@ from rmadapter import sweep
 from rmadapter.arms import Arm, arms
 from rmadapter.errors import DataError, SettingError, TrainingError
 from rmadapter.kit import Kit
+from rmadapter.page import render
 from rmadapter.recipe import resolve
 from rmadapter.store import Plan, Store, is_done
 from rmadapter.tables import Grid, markdown
@@ -329,6 +330,20 @@ def test_jobs_share_the_bytes_for_decoded_images() -> None:
     from rmadapter.data.loader import MEMORY
 
     assert sweep.Kit("cpu", jobs=4).pixels._left == MEMORY // 4
+
+
+def test_runs_of_a_sweep_share_the_views_that_they_draw(folders: tuple[str, str], tmp_path: Path) -> None:
+    methods = [
+        Arm("one", {"method": {"name": "rmadapter"}, "train": {**QUICK, "augment": "crop_flip"}}),
+        Arm("two", {"method": {"name": "rmadapter", "rank": 4}, "train": {**QUICK, "augment": "crop_flip"}}),
+    ]
+    wanted = sweep.plan("base-to-novel", methods, data=folders[:1], seeds=(1,))
+    sweep.run(wanted, tmp_path)
+    store = Store(tmp_path)
+    found = [store.read(run.id) for run in wanted.runs]
+    recalled = [result.training["recalled"] for result in found if result and result.training]
+    assert recalled[0] == 0 and recalled[1] > 0
+    assert "alone they would have taken longer" in render(store).html
 
 
 def test_two_sweeps_share_a_folder(folders: tuple[str, str], tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import pytest
 
 from rmadapter.compare import differences
 from rmadapter.measures import compared
+from rmadapter.page.figures import styles
+from rmadapter.page.sections import chapter
 from rmadapter.page.sheets import blanks, calibration
 from rmadapter.store import Plan, Planned, Result, Scored, Wanted
 from rmadapter.tables import UNKNOWN, Grid, as_csv, markdown, tables
@@ -132,6 +134,9 @@ def test_what_a_class_bound_method_cannot_know_is_empty_and_no_hole() -> None:
         measure.name: [d.label for d in differences(measure, found.labels, "zero_shot")] for measure in compared(found)
     }
     assert {name: "bound" in labels for name, labels in rows.items()} == {"HM": False, "base": True, "novel": False}
+    sections = chapter(found, "bound", styles(found.labels, ["zero_shot"])).sections
+    (differing,) = (section for section in sections if section.title == "Differences to bound")
+    assert [sheet.title for sheet in differing.sheets] == ["base: points more than bound"]
     for sheet in calibration(found, {}):
         assert [entry.text == "" for entry in sheet.rows[2][1]] == [False, True]
 

@@ -60,11 +60,11 @@ def test_order_drops_only_a_last_batch_that_is_small() -> None:
 
 
 def test_processes_that_decode_are_for_gpus_that_would_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     assert [TrainSettings().processes(device) for device in ("cpu", "cuda", "cuda:1", "mps")] == [0, 4, 4, 0]
     assert TrainSettings(augment="none").processes("cuda") == 0
     with monkeypatch.context() as patch:
-        patch.setattr("multiprocessing.get_start_method", lambda: "spawn")
+        patch.setattr("multiprocessing.get_start_method", lambda **_: "spawn")
         assert (TrainSettings().processes("cuda"), TrainSettings(workers=2).processes("cuda")) == (0, 2)
     assert [TrainSettings(workers=n).processes(device) for n in (0, 3) for device in ("cpu", "cuda")] == [0, 0, 3, 3]
 

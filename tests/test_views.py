@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from rmadapter.data import Task
 from rmadapter.data.loader import Augment, order
 from rmadapter.method import Method
 from rmadapter.methods import method_class
-from rmadapter.views import Drawn, Seen, Views
+from rmadapter.views import Seen, SharedRows, Views
 
 
 @pytest.fixture
@@ -41,11 +42,11 @@ def seen(
     augment: Augment = "none",
     again: bool = True,
     workers: int = 0,
-    drawn: Drawn | None = None,
+    shared: SharedRows | None = None,
 ) -> list[Seen]:
     split = task.train
     plan = [(epoch, batch) for epoch in range(2) for batch in order(len(split), 5, 1, epoch)]
-    return list(Views(method, split, augment, 1, nullcontext, workers, drawn).batches(plan, 5, again))
+    return list(Views(method, split, augment, 1, nullcontext, workers, shared).batches(plan, 5, again))
 
 
 def equal(one: list[Seen], other: list[Seen], limit: float) -> None:
@@ -96,47 +97,97 @@ def test_training_is_the_same_either_way(
         assert torch.allclose(value, states[1][name], rtol=1e-3, atol=1e-4), name
 
 
-@pytest.mark.parametrize("augment", ["none", "crop_flip"])
 @pytest.mark.parametrize("name", ["rmadapter", "coop", "coprompt"])
-def test_runs_that_draw_the_same_share_it(
-    name: str, augment: Augment, few: Task, pictoclip: Backbone, images: list[int]
-) -> None:
+def test_runs_that_draw_the_same_share_it(name: str, few: Task, pictoclip: Backbone, images: list[int]) -> None:
     """With a budget for all rows and with a small one: the same bits, and no image drawn twice that was kept."""
     method, task = method_class(name)(pictoclip), few.shots(4, seed=1)
-    alone, count = seen(method, task, augment), len(images)
-    drawn = Drawn()
-    equal(alone, seen(method, task, augment, drawn=drawn), 0.0)
+    alone, count = seen(method, task, "crop_flip"), len(images)
+    shared = SharedRows()
+    equal(alone, seen(method, task, "crop_flip", shared=shared), 0.0)
     images.clear()
-    equal(alone, seen(method, task, augment, workers=1, drawn=drawn), 0.0)
+    equal(alone, seen(method, task, "crop_flip", workers=1, shared=shared), 0.0)
     assert images == []
-    small = Drawn(sum(x.nbytes for x in (alone[0].rows.x, alone[0].rows.past, alone[0].teacher) if x is not None))
+    small = SharedRows(sum(x.nbytes for x in (alone[0].rows.x, alone[0].rows.past, alone[0].teacher) if x is not None))
     for _ in range(2):
         images.clear()
-        equal(alone, seen(method, task, augment, drawn=small), 0.0)
+        equal(alone, seen(method, task, "crop_flip", shared=small), 0.0)
     assert 0 < len(images) < count
 
 
+def test_without_augmentation_a_run_keeps_its_own(few: Task, pictoclip: Backbone, images: list[int]) -> None:
+    method, task, shared = method_class("mma")(pictoclip), few.shots(4, seed=1), SharedRows()
+    for _ in range(2):
+        images.clear()
+        seen(method, task, shared=shared)
+        assert images == [5, 5, 5, 5, 4]
+
+
 def test_methods_that_begin_elsewhere_share_no_rows(few: Task, pictoclip: Backbone, images: list[int]) -> None:
-    task, drawn = few.shots(4, seed=1), Drawn()
+    task, shared = few.shots(4, seed=1), SharedRows()
     for name in ("rmadapter", "mma", "coop", "kgcoop", "maple"):
         method = method_class(name)(pictoclip)
         alone = seen(method, task, "crop_flip")
         images.clear()
-        equal(alone, seen(method, task, "crop_flip", drawn=drawn), 0.0)
+        equal(alone, seen(method, task, "crop_flip", shared=shared), 0.0)
         assert (images == []) == (name in ("mma", "kgcoop")), name
 
 
-def test_what_was_drawn_is_dropped_for_another_split(few: Task, pictoclip: Backbone) -> None:
-    drawn = Drawn()
-    drawn.of("one").keep("key", (torch.ones(3),))
-    assert drawn.of("one").find("key") is not None and drawn.of("other").find("key") is None
-    assert drawn.of("one").find("key") is None
-    for name, settings in (("rmadapter", {}), ("rmadapter", {"reconstruction_image": 0}), ("rmadapter", {"seed": 2})):
-        states = []
-        for shared in (drawn, None):
-            method = method_class(name)(pictoclip, **{key: value for key, value in settings.items() if key != "seed"})
-            task = few.shots(4, seed=settings.get("seed", 1))
-            quick = {"epochs": 2, "batch_size": 8, "augment": "crop_flip", "seed": settings.get("seed", 1)}
-            ra.fit(method, task, show_progress=False, drawn=shared, **quick)
-            states.append(method.state_dict())
-        assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
+CROPPED: dict[str, Any] = {"epochs": 2, "batch_size": 8, "augment": "crop_flip"}
+
+
+@pytest.mark.parametrize(
+    ("method", "train", "recalled"),
+    [
+        ({}, {}, 48),
+        ({"reconstruction_image": 0.0, "consistency_image": 0.0}, {"lr": 0.1}, 48),
+        ({"image_blocks": "5-6"}, {}, 0),
+        ({}, {"seed": 2}, 0),
+        ({}, {"batch_size": 6}, 0),
+        ({}, {"augment": "randaugment"}, 0),
+        ({}, {"precision": "bf16"}, 0),
+        ({"name": "coprompt"}, {}, 0),
+    ],
+)
+def test_a_run_after_another_has_the_bits_that_it_has_alone(
+    method: dict[str, Any], train: dict[str, Any], recalled: int, few: Task, pictoclip: Backbone
+) -> None:
+    task, shared = few.shots(4, seed=1), SharedRows()
+    ra.fit(ra.RMAdapter(pictoclip), task, show_progress=False, shared=shared, **CROPPED)
+    made = []
+    for rows in (shared, None):
+        own = {key: value for key, value in method.items() if key != "name"}
+        model = method_class(method.get("name", "rmadapter"))(pictoclip, **own)
+        done = ra.fit(model, task, show_progress=False, shared=rows, **{**CROPPED, **train})
+        made.append((done.recalled, model.state_dict()))
+    (found, one), (none, other) = made
+    assert (found, none) == (recalled, 0)
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+def test_other_images_and_pixels_are_not_recalled(few: Task, pictoclip: Backbone) -> None:
+    task, shared = few.shots(4, seed=1), SharedRows()
+    ra.fit(ra.RMAdapter(pictoclip), task, show_progress=False, shared=shared, **CROPPED)
+    other = replace(pictoclip, preprocess=replace(pictoclip.preprocess, mean=(0.1, 0.2, 0.3)))
+    for backbone, learned in ((other, task), (pictoclip, few.shots(4, seed=2))):
+        assert ra.fit(ra.RMAdapter(backbone), learned, show_progress=False, shared=shared, **CROPPED).recalled == 0
+
+
+def test_a_resumed_run_recalls_the_same(few: Task, pictoclip: Backbone, tmp_path: Path) -> None:
+    task, shared, calls = few.shots(4, seed=1), SharedRows(), 0
+
+    class Stopped(ra.RMAdapter):
+        def after_epoch(self, epoch: int, epochs: int) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == 2:
+                raise KeyboardInterrupt
+
+    longer = {**CROPPED, "epochs": 3}
+    whole = ra.RMAdapter(pictoclip)
+    ra.fit(whole, task, show_progress=False, shared=shared, **longer)
+    with pytest.raises(KeyboardInterrupt):
+        ra.fit(Stopped(pictoclip), task, tmp_path / "run", show_progress=False, shared=shared, **longer)
+    method = ra.RMAdapter(pictoclip)
+    again = ra.fit(method, task, tmp_path / "run", resume=True, show_progress=False, shared=shared, **longer)
+    assert again.recalled == 2 * 24
+    assert all(torch.equal(value, method.state_dict()[key]) for key, value in whole.state_dict().items())

@@ -42,8 +42,9 @@ def provenance(grids: Sequence[Grid]) -> str:
     packages = _each(f"rmadapter {r.versions.get('rmadapter')}, torch {r.versions.get('torch')}" for r in found)
     machines = _each(_machine(result) for result in found)
     commits = _each(result.commit or "not from a checkout" for result in found)
+    runs = {run.id for grid in grids for run in grid.plan.runs}  # some are scored by two protocols
     return (
-        f"{sum(len(grid.plan.runs) for grid in grids)} runs of {backbones}, seeds {seeds}; {packages}; {machines}; "
+        f"{len(runs)} runs of {backbones}, seeds {seeds}; {packages}; {machines}; "
         f"commit {commits}. Made by `make readme` from `{RESULTS}/`."
     )
 

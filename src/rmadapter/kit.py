@@ -28,7 +28,7 @@ class Kit:
 
     Args:
         device: of the backbones.
-        jobs: processes that share the machine; each takes its part of the bytes for decoded images.
+        jobs: processes that share the machine; each takes its part of the bytes for decoded images and frozen rows.
         skipped: by task, images that were found to be unreadable; where a task is not in it, its images are tried.
     """
 
@@ -39,7 +39,7 @@ class Kit:
     _tasks: dict[TaskKey, Task] = field(default_factory=dict)
     _hashes: dict[tuple[object, ...], str] = field(default_factory=dict)
     _pixels: Any = None
-    _drawn: Any = None
+    _shared: Any = None
     _looked: dict[tuple[object, ...], Any] = field(default_factory=dict)
 
     def backbone(self, recipe: Recipe) -> Any:
@@ -130,13 +130,13 @@ class Kit:
         return self._pixels
 
     @property
-    def drawn(self) -> Any:
-        """What the frozen blocks made of training images."""
-        from rmadapter.views import MEMORY, Drawn
+    def shared(self) -> Any:
+        """Frozen rows of training images."""
+        from rmadapter.views import MEMORY, SharedRows
 
-        if self._drawn is None:
-            self._drawn = Drawn(MEMORY // self.jobs)
-        return self._drawn
+        if self._shared is None:
+            self._shared = SharedRows(MEMORY // self.jobs)
+        return self._shared
 
 
 def _identity(backbone: Any) -> str:

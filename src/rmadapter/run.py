@@ -24,7 +24,7 @@ from rmadapter.protocols import Classes
 from rmadapter.recipe import Recipe
 from rmadapter.settings import Settings
 from rmadapter.train import FIT, STEPS, Fit, fit
-from rmadapter.views import Drawn
+from rmadapter.views import SharedRows
 
 RUN, TASK, SKIPPED = "run.json", "task.json", "skipped.csv"
 CARRIED = "transfer.json"
@@ -72,7 +72,7 @@ def train(
     backbone: Backbone | None = None,
     task: Task | None = None,
     compared: Callable[[dict[str, Any]], Mapping[str, Any]] = dict,
-    drawn: Drawn | None = None,
+    shared: SharedRows | None = None,
 ) -> Fit | None:
     """Run a recipe into a folder: adapter, log, split, and ``run.json`` with the recipe and what it was computed with.
 
@@ -84,7 +84,7 @@ def train(
         show_progress: show bars, where standard error is a terminal.
         backbone, task: the recipe's own, where they are loaded already.
         compared: what of a recipe must be the same to go on with a run; all of it, unless the caller knows better.
-        drawn: what it shares with other runs in this process.
+        shared: see ``fit``.
 
     Returns:
         What training did, or None when the run in ``out`` was finished already.
@@ -117,16 +117,18 @@ def train(
     if resume:
         _note_changes(started, record)
     _write_start(out, record, task, broken)
-    result = _learn(method, shots, out, recipe, show_progress, drawn)
+    result = _learn(method, shots, out, recipe, show_progress, shared)
     _finish(out, record)
     return result
 
 
-def _learn(method: Method, shots: Task, out: Path, recipe: Recipe, show_progress: bool, drawn: Drawn | None) -> Fit:
+def _learn(
+    method: Method, shots: Task, out: Path, recipe: Recipe, show_progress: bool, shared: SharedRows | None
+) -> Fit:
     """``fit``; a mistake that is found before anything is learned leaves the folder free for the corrected command."""
     try:
         settings = recipe.train.model_dump()
-        return fit(method, shots, out, resume=True, show_progress=show_progress, drawn=drawn, **settings)
+        return fit(method, shots, out, resume=True, show_progress=show_progress, shared=shared, **settings)
     except UserError:
         if not (out / STEPS).exists():
             for name in (TASK, RUN, SKIPPED):

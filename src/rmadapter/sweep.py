@@ -274,7 +274,11 @@ def learn(recipe: Recipe, folder: Path, kit: Kit) -> None:
     """Train a run of a sweep, or go on with it, unless that was done."""
     from rmadapter.run import train
 
-    own: dict[str, Any] = {"backbone": kit.backbone(recipe), "task": kit.task(recipe.data, recipe), "drawn": kit.drawn}
+    own: dict[str, Any] = {
+        "backbone": kit.backbone(recipe),
+        "task": kit.task(recipe.data, recipe),
+        "shared": kit.shared,
+    }
     compared = partial(decides, files=False)  # the folder's name hashes their content, and they may have moved
     train(recipe, folder, resume=True, compared=compared, show_progress=False, device=kit.device, **own)
 

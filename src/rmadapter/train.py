@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import multiprocessing
-import os
 import random
 import time
 import warnings
@@ -34,7 +33,7 @@ from rmadapter.files import new_folder, write_atomic, write_json, write_text
 from rmadapter.method import Method, Rows, Teacher
 from rmadapter.settings import Seed, Settings
 from rmadapter.solve import solve
-from rmadapter.views import Drawn, Seen, Views
+from rmadapter.views import Seen, SharedRows, Views
 
 STEPS, SHOTS, FIT = "steps.jsonl", "shots.json", "fit.json"
 WORKERS = 8
@@ -73,8 +72,8 @@ class TrainSettings(Settings):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """Of the forward pass; losses are summed in float32 always."""
     workers: NonNegativeInt | None = None
-    """Processes that decode and augment; the result does not depend on it. None: some where a GPU would wait for new
-    views of the images at every step, and none on a CPU, whose cores compute meanwhile anyway."""
+    """Processes that decode and augment; the result does not depend on it. None: up to 8 where a GPU would wait for new
+    views of the images at every step and Python forks, else none: a CPU's cores compute meanwhile anyway."""
     seed: Seed = 1
     """Of batch order and augmentation."""
 
@@ -89,9 +88,11 @@ class TrainSettings(Settings):
         """``workers``, or as many as suit a device."""
         if self.workers is not None:
             return self.workers
-        waits = torch.device(device).type == "cuda" and self.augment != "none"
-        forks = multiprocessing.get_start_method() == "fork"  # elsewhere it would run a user's script once more
-        return min(WORKERS, os.cpu_count() or 1) if waits and forks else 0
+        if torch.device(device).type != "cuda" or self.augment == "none":
+            return 0
+        # Asked for so that it is not fixed by the question; any way but fork would run a user's script once more.
+        start = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+        return min(WORKERS, torch.get_num_threads()) if start == "fork" else 0
 
     def rate(self, epoch: int, step: int, steps: int) -> float:
         """Learning rate at step ``step`` of ``steps`` in epoch ``epoch`` (both from 0).
@@ -119,6 +120,8 @@ class Fit:
     images_per_second: float
     terms: dict[str, float]
     """Mean of each named loss over the last epoch; what ``solve`` returned, where no steps were taken."""
+    recalled: int = 0
+    """Images whose frozen rows another run had computed (``SharedRows``): so much less is in the seconds."""
 
 
 def train_settings(method: str, variant: str, changes: dict[str, Any]) -> TrainSettings:
@@ -133,7 +136,7 @@ def fit(
     *,
     resume: bool = False,
     show_progress: bool = True,
-    drawn: Drawn | None = None,
+    shared: SharedRows | None = None,
     **train: Any,
 ) -> Fit:
     """Train a method on a task's training items, and write the adapter.
@@ -144,7 +147,8 @@ def fit(
         out: folder for the adapter, the log and the checkpoint; None: nothing is written.
         resume: go on with the run that ``out`` holds.
         show_progress: show a bar, where standard error is a terminal.
-        drawn: what several runs in one process share of the frozen blocks' work on their images.
+        shared: one ``rmadapter.views.SharedRows()`` for several calls, which then do the frozen blocks' work once on
+            views that they have in common.
         train: changes to the ``TrainSettings`` of the method's shipped recipe, by name (``epochs=10``).
 
     Raises:
@@ -159,7 +163,7 @@ def fit(
     if method.solved:
         result = Fit(0, *solve(method, task, show_progress=show_progress))
     else:
-        result = _Run(method, task, settings.whole(len(task.train)), folder, resume, drawn).train(show_progress)
+        result = _Run(method, task, settings.whole(len(task.train)), folder, resume, shared).train(show_progress)
     if folder is not None:
         if method.solved:
             write_text(folder / STEPS, json.dumps(result.terms) + "\n")
@@ -189,9 +193,9 @@ class _Run:
         settings: TrainSettings,
         folder: Path | None,
         resume: bool,
-        drawn: Drawn | None,
+        shared: SharedRows | None,
     ) -> None:
-        self.method, self.task, self.settings, self.folder, self.drawn = method, task, settings, folder, drawn
+        self.method, self.task, self.settings, self.folder, self.shared = method, task, settings, folder, shared
         self.parameters = [parameter for parameter in method.parameters() if parameter.requires_grad]
         if self.parameters and settings.epochs <= settings.warmup_epochs and settings.warmup_lr < settings.lr:
             many = f"{settings.epochs} epoch{'s' * (settings.epochs != 1)}"
@@ -201,6 +205,7 @@ class _Run:
         self.steps = sum(map(len, self.batches)) if self.parameters else 0
         self.first_epoch, self.spent = 0, 0.0
         self.next_save = 0.0
+        self.views: Views | None = None
         self.identity = "" if folder is None else self._identity()  # once: a file that it reads may go away meanwhile
         if self.parameters:
             self.accelerator, self.optimizer = _prepare(method, settings, self.parameters)
@@ -237,7 +242,8 @@ class _Run:
                 self._after_epoch(epoch + 1, self._seconds(started))
         self.method.eval()
         seconds, images = self._seconds(started), sum(len(batch) for epoch in self.batches for batch in epoch)
-        return Fit(self.steps, seconds, images / seconds if self.steps else 0.0, sums)
+        recalled = self.views.recalled if self.views else 0
+        return Fit(self.steps, seconds, images / seconds if self.steps else 0.0, sums, recalled)
 
     def _seconds(self, started: float) -> float:
         """That training has taken, by this process and by those before it."""
@@ -257,13 +263,18 @@ class _Run:
             return
         s = self.settings
         workers, train = s.processes(self.method.backbone.device), self.task.train
-        alike = (s.augment, s.seed, s.precision, self.method.views, *(item.picture for item in train))
-        drawn = self.drawn and self.drawn.of((self.method.backbone.clip, self.method.backbone.preprocess, *alike))
-        views = Views(self.method, train, s.augment, s.seed, self.accelerator.autocast, workers, drawn)
+        shared = self._shared()
+        self.views = Views(self.method, train, s.augment, s.seed, self.accelerator.autocast, workers, shared)
         todo = [(e, i) for e in range(self.first_epoch, s.epochs) for i in range(len(self.batches[e]))]
-        batches = views.batches([(e, self.batches[e][i]) for e, i in todo], s.batch_size, again=s.epochs > 1)
+        batches = self.views.batches([(e, self.batches[e][i]) for e, i in todo], s.batch_size, again=s.epochs > 1)
         for (epoch, step), batch in zip(todo, batches, strict=True):
             yield epoch, step, batch
+
+    def _shared(self) -> SharedRows | None:
+        s, backbone = self.settings, self.method.backbone
+        drawn = (s.augment, s.seed, self.method.views, *(item.picture for item in self.task.train))
+        key = (backbone.clip, backbone.preprocess, str(backbone.device), s.precision, *drawn)
+        return self.shared and self.shared.for_run(key)
 
     def _step(self, epoch: int, step: int, batch: Seen, text: Rows, teacher: Tensor | None) -> dict[str, float]:
         number = self.before(epoch) + step

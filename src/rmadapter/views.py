@@ -1,9 +1,9 @@
 """The training images of a run, as far as nothing that trains can change them: rows that enter the first touched block,
 and the teacher's features.
 
-Where augmentation draws new views they are computed at every step. Where it does not, every image goes through the
-frozen blocks once, before the first step, and its rows are kept for all epochs, within a budget of bytes. Runs of a
-sweep that draw the same views, as those of several settings do, share what they have in common of that (``Drawn``).
+Where augmentation draws new views they are computed at every step; runs of a sweep that draw the same views, as those
+of several settings do, share that (``SharedRows``). Where it does not, every image goes through the frozen blocks once,
+before the first step, and its rows are kept for all epochs, within a budget of bytes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rmadapter.data import loader
 from rmadapter.data.loader import Augment, Augmented, training_batches
 from rmadapter.data.task import Split
 from rmadapter.method import Method, Rows
@@ -23,7 +24,7 @@ from rmadapter.method import Method, Rows
 MEMORY = 2 << 30
 """Bytes of rows that are kept."""
 Chosen = tuple[int, list[int]]
-"""A batch before it is drawn: the epoch, and indices of items."""
+"""A batch before its images are drawn: the epoch, and indices of items."""
 
 
 class Seen(NamedTuple):
@@ -37,22 +38,22 @@ class Seen(NamedTuple):
     """(b,)."""
 
 
-class Drawn:
-    """What one run of a sweep computed of its views, for the next that draws the same.
+class SharedRows:
+    """Frozen rows of augmented batches, and their teacher's features, from one run of a process for the next.
 
-    Whole batches are kept, so that a run has the same bits whichever came before it. Those that came first stay, within
-    a budget of bytes; rows of another split, seed or backbone take the place of all of them.
+    Whole batches are kept, so that a run has the same bits whichever came before it. They are kept in the machine's
+    memory and not the device's, which an evaluation may need. Those that came first stay, within a budget of bytes.
     """
 
     def __init__(self, budget: int = MEMORY) -> None:
         self.budget = self._left = budget
-        self._of: object = None
+        self._run: object = None
         self._kept: dict[Hashable, tuple[Tensor | None, ...]] = {}
 
-    def of(self, what: object) -> Drawn:
-        """Itself, emptied unless the last run was of the same."""
-        if self._of != what:
-            self._of, self._left = what, self.budget
+    def for_run(self, key: object) -> SharedRows:
+        """These rows for a run whose views, backbone and precision are what ``key`` says: emptied when that changes."""
+        if self._run != key:
+            self._run, self._left = key, self.budget
             self._kept.clear()
         return self
 
@@ -65,7 +66,7 @@ class Drawn:
         size = sum(x.nbytes for x in tensors if x is not None)
         if key not in self._kept and size <= self._left:
             self._left -= size
-            self._kept[key] = tensors
+            self._kept[key] = tuple(None if x is None else x.cpu() for x in tensors)
 
 
 class Views:
@@ -75,7 +76,7 @@ class Views:
         method: its frozen parts are used, and nothing of it that trains.
         autocast: a context for the forward pass.
         workers: processes that decode and augment; the result does not depend on it.
-        drawn: what other runs computed of the same views.
+        shared: of runs that draw the same views; without augmentation it is not used.
     """
 
     def __init__(
@@ -86,12 +87,16 @@ class Views:
         seed: int,
         autocast: Callable[[], AbstractContextManager[None]],
         workers: int = 0,
-        drawn: Drawn | None = None,
+        shared: SharedRows | None = None,
     ) -> None:
         self.method, self.split, self.augment = method, split, augment
-        self.autocast, self.workers, self.drawn = autocast, workers, drawn or Drawn(0)
+        self.autocast, self.workers = autocast, workers
+        self.shared = SharedRows(0) if shared is None or augment == "none" else shared
+        self.recalled = 0
+        """Images whose rows were there from another run."""
         views = 1 if augment == "none" else method.views  # all views are the same then
-        self.images = Augmented(split, method.backbone.preprocess, augment, seed, views)
+        budget = loader.MEMORY // max(1, workers)
+        self.images = Augmented(split, method.backbone.preprocess, augment, seed, views, budget)
 
     def batches(self, plan: Sequence[Chosen], size: int, again: bool) -> Iterator[Seen]:
         """Batch after batch of (epoch, item indices).
@@ -122,15 +127,17 @@ class Views:
             yield self._recall(batch) if there else self._look(batch, next(pixels).pixels)
 
     def _known(self, batch: Chosen) -> bool:
-        """Need its images not be drawn?"""
+        """Are its rows there, and all that its teacher needs?"""
         taught = not self.method.needs_teacher or self.images.views == 1 or self._taught(batch) is not None
-        return taught and self.drawn.find(self._key("rows", batch)) is not None
+        return taught and self.shared.find(self._key("rows", batch)) is not None
 
     def _recall(self, batch: Chosen) -> Seen:
         """A known batch."""
-        x, past = self.drawn.find(self._key("rows", batch)) or (None, None)
+        device = self.method.backbone.device
+        x, past = (None if x is None else x.to(device) for x in self.shared.find(self._key("rows", batch)) or ())
         assert x is not None
         rows = Rows(x, self.method.frozen_until("image")[0], past)
+        self.recalled += len(x)
         with self.autocast():
             teacher = self._teacher(batch, rows) if self.method.needs_teacher else None
         return Seen(rows, teacher, self._labels(batch))
@@ -143,19 +150,20 @@ class Views:
             views = pixels.unbind(1) if pixels.ndim > 4 else (pixels,)
             rows = [self.method.begin("image", view) for view in views]
             teacher = self._teacher(batch, rows[-1]) if self.method.needs_teacher else None
-        self.drawn.keep(self._key("rows", batch), (rows[0].x, rows[0].past))
+        self.shared.keep(self._key("rows", batch), (rows[0].x, rows[0].past))
         return Seen(rows[0], teacher, self._labels(batch))
 
     def _teacher(self, batch: Chosen, rows: Rows) -> Tensor:
         """The teacher's features, from the rows of its view where they are not kept."""
         found = self._taught(batch)
-        if found is None:
-            found = self.method.frozen("image", rows)
-            self.drawn.keep(self._key("teacher", batch), (found,))
+        if found is not None:
+            return found.to(self.method.backbone.device)
+        found = self.method.frozen("image", rows)
+        self.shared.keep(self._key("teacher", batch), (found,))
         return found
 
     def _taught(self, batch: Chosen) -> Tensor | None:
-        return (self.drawn.find(self._key("teacher", batch)) or (None,))[0]
+        return (self.shared.find(self._key("teacher", batch)) or (None,))[0]
 
     def _key(self, kind: str, batch: Chosen) -> Hashable:
         epoch, indices = batch

@@ -96,20 +96,21 @@ def _setting(grid: Any) -> dict[str, Any]:
     own = {entry(str(data)).template for data in lists["data"] if data in public_names()}
     prompts = {recipe["template"]} if recipe.get("template") else own
     whole = {"backbone": recipe["backbone"], "weights": recipe["pretrained"], "prompts": prompts, **lists}
-    return whole | {"whole": all(_whole(grid, str(data)) for data in lists["data"])}
+    return whole | {"whole": as_published(grid)}
 
 
-def _whole(grid: Any, data: str) -> bool:
-    """Does what was scored have as many classes and test images as were published? True of what is not public."""
+def as_published(grid: Any) -> bool:
+    """Has each public data set that was scored on as many classes and test images as were published?"""
     from rmadapter.data import public_names
     from rmadapter.data.catalog import entry
 
-    if data not in public_names():
-        return True
-    scores = [score for result in grid.results.values() if result for score in result.scores.values()]
-    parts = {score.split: (score.classes, score.images) for score in scores if score.data == data}
-    counts = tuple(map(sum, zip(*parts.values(), strict=True)))
-    return counts in ((), (entry(data).classes, entry(data).test))
+    parts: dict[str, dict[str, tuple[int, int]]] = {}  # by data set and split: base and novel classes are two
+    for result in filter(None, grid.results.values()):
+        for score in result.scores.values():
+            parts.setdefault(score.data, {})[score.split] = (score.classes, score.images)
+    counts = {data: tuple(map(sum, zip(*found.values(), strict=True))) for data, found in parts.items()}
+    public = [data for data in counts if data in public_names()]
+    return all(counts[data] == (entry(data).classes, entry(data).test) for data in public)
 
 
 def differences(measured: dict[str, Any], setting: str) -> list[str]:

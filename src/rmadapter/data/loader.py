@@ -54,10 +54,19 @@ class Augmented(Dataset[Batch | DataError]):
 
     Args:
         views: of each image, every one augmented by itself.
+        budget: bytes of decoded images that are kept, in every process that decodes.
     """
 
-    def __init__(self, split: Split, preprocess: Preprocess, augment: Augment, seed: int, views: int = 1) -> None:
-        self.split, self.preprocess, self.seed, self.views = split, preprocess, seed, views
+    def __init__(
+        self,
+        split: Split,
+        preprocess: Preprocess,
+        augment: Augment,
+        seed: int,
+        views: int = 1,
+        budget: int = MEMORY,
+    ) -> None:
+        self.split, self.preprocess, self.seed, self.views, self.budget = split, preprocess, seed, views, budget
         self.random = None
         if augment == "crop_flip":  # the published one of CoOp and its successors
             crop = v2.RandomResizedCrop(preprocess.size, (0.08, 1.0), (3 / 4, 4 / 3), preprocess.mode, antialias=True)
@@ -97,7 +106,7 @@ class Augmented(Dataset[Batch | DataError]):
         if image is None:
             image = self.split.items[index].picture.open()
             size = 3 * image.width * image.height
-            if self._bytes + size <= MEMORY:
+            if self._bytes + size <= self.budget:
                 self._decoded[index] = image
                 self._bytes += size
         return image

@@ -157,7 +157,8 @@ def _differences(grid: Grid, baseline: str | None, names: Mapping[str, str], sty
         )
         return Section("Differences", (f"{said} --baseline names a method that the others are compared with.",))
     made, plots = [], []
-    for measure in compared(grid):
+    known = [measure for measure in compared(grid) if baseline not in measure.unasked]
+    for measure in known:
         rows = differences(measure, grid.labels, baseline)
         made.append(sheets.differences(grid, measure, rows, baseline, names))
         if all(value is None for row in rows for value in row.by_task):
@@ -166,7 +167,7 @@ def _differences(grid: Grid, baseline: str | None, names: Mapping[str, str], sty
         about = f"{title}: a ring a task, a bar at their mean; right of the line: better than {baseline}."
         draw = partial(figures.against_baseline, rows, baseline, style, title)
         plots.append(Plot(_file(grid, "difference", measure.name), title, about, draw))
-    words = (*_test_in_words(compared(grid), len(others)), *_left_out(grid))
+    words = (*_test_in_words(known, len(others)), *_left_out(grid, baseline))
     return Section(f"Differences to {baseline}", words, tuple(plots), tuple(made))
 
 
@@ -184,11 +185,12 @@ def _test_in_words(found: Sequence[Measure], methods: int) -> tuple[str, ...]:
     return tuple(filter(None, (said, holm)))
 
 
-def _left_out(grid: Grid) -> tuple[str, ...]:
-    found = list(
-        dict.fromkeys(label for measure in measures(grid) for label in grid.labels if label in measure.unasked)
-    )
-    return (f"Only in tables of what it was asked for: {', '.join(found)}.",) if found else ()
+def _left_out(grid: Grid, baseline: str) -> tuple[str, ...]:
+    """Which methods have no place in some tables, since they were not asked for what these compare."""
+    unasked = [label for label in grid.labels if any(label in measure.unasked for measure in measures(grid))]
+    if baseline in unasked:
+        return (f"Only what {baseline} was asked for is compared.",)
+    return (f"Only in tables of what it was asked for: {', '.join(unasked)}.",) if unasked else ()
 
 
 def _calibration(grid: Grid, names: Mapping[str, str]) -> Section:

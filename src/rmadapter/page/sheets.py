@@ -15,6 +15,10 @@ from rmadapter.tables import UNKNOWN, Cell, Grid, Table, added
 NAMED = 3
 """Runs that a note names; of more it says how many of which method, and the list of what is not finished has all."""
 HOLE = "–"
+SPARED = (
+    "Runs that drew the same views as one before them in their process took the frozen blocks' work from it: alone "
+    "they would have taken longer."
+)
 
 
 @dataclass(frozen=True)
@@ -223,7 +227,9 @@ def cost(grid: Grid, names: Mapping[str, str]) -> Sheet:
     columns = ("runs", "trained parameters", "steps", "set up, s", "train, s", "evaluate, s", "all runs, s", "peak MiB")
     open_runs = len(grid.open)
     note = f"Of finished runs only: {open_runs} of {len(grid.plan.runs)} are missing here."
-    return Sheet("", columns, tuple(rows), (note, *holes(grid, names)[1:]) if open_runs else ())
+    recalled = [run for run in grid.results.values() if run and run.training and run.training.get("recalled")]
+    notes = (note, *holes(grid, names)[1:]) if open_runs else ()
+    return Sheet("", columns, tuple(rows), (*notes, *((SPARED,) if recalled else ())))
 
 
 def _seconds(values: Sequence[float | None]) -> str:
