@@ -207,3 +207,18 @@ def test_half_precision_is_near_and_finite(name: str) -> None:
         near = pytest.approx(float(plain[term].detach()), rel=0.1, abs=0.05)
         assert value.dtype == torch.float32 and float(value.detach()) == near, term
     assert all(torch.isfinite(p.grad).all() for p in method.parameters() if p.grad is not None)
+
+
+def test_a_gradient_that_is_taken_at_once_is_not_half_precise() -> None:
+    """The local loss is computed in float32 under autocast, and so is its gradient; in fp16 it would underflow."""
+    _, backbone = small_pair()
+    method, rows = RMAdapter(backbone, image_blocks=(3, 3), consistency_image=0, consistency_text=0), []
+    for at_once in (True, False):
+        method.local_detached = at_once
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            _, terms = step(method)
+        terms["reconstruction_image"].backward()
+        rows.append([parameter.grad for parameter in method.branch("image", 2).parameters()])
+    for one, other in zip(*rows, strict=True):
+        assert (one is None) == (other is None)
+        assert one is None or (one - other).abs().max() < 1e-5 * other.abs().max()

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -205,6 +206,26 @@ def test_the_log_names_every_term(few: Task, pictoclip: Backbone, tmp_path: Path
     assert result.terms.keys() == terms
     shots = json.loads((tmp_path / "run" / "shots.json").read_text())
     assert len(shots["train"]) == 24 and shots["classes"] == list(few.classes)
+
+
+def test_a_step_reads_its_losses_at_once(few: Task, pictoclip: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each read would wait for a GPU."""
+    step, steps = train._Run._step, 0
+
+    def counted(*args: Any) -> dict[str, float]:
+        nonlocal steps
+        reads, steps = list[torch.Tensor](), steps + 1
+        with monkeypatch.context() as patch:
+            for way in ("item", "tolist", "__float__"):
+                plain = getattr(torch.Tensor, way)
+                patch.setattr(torch.Tensor, way, lambda x, plain=plain: (reads.append(x), plain(x))[1])
+            values = step(*args)
+        assert [read.numel() for read in reads] == [len(values)] and len(values) > 3
+        return values
+
+    monkeypatch.setattr(train._Run, "_step", counted)
+    ra.fit(ra.RMAdapter(pictoclip), few.shots(2, seed=1), show_progress=False, epochs=2)
+    assert steps == 2
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_step_and_name(few: Task, pictoclip: Backbone) -> None:

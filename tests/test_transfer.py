@@ -414,7 +414,7 @@ def test_operations_of_the_baselines_by_hand(pictoclip: Backbone, small: Backbon
     shape, rows, classes = pictoclip.shape, 37, 2
     w, hidden = shape.image.width, shape.image.mlp
     block = 2 * rows * (4 * w * w + 2 * w * hidden) + 4 * rows * rows * w
-    last = 2 * (2 * w * w + 2 * w * hidden) + 2 * rows * 2 * w * w + 4 * rows * w
+    last = 2 * (4 * w * w + 2 * w * hidden) + 4 * rows * w * shape.image.heads  # without keys and values
     patches = 2 * (rows - 1) * 3 * shape.patch_size**2 * w
     tower = patches + (shape.image.depth - 1) * block + last + 2 * w * shape.joint + 2 * classes * shape.joint
     plain, adapted = ra.ZeroShot(pictoclip), ra.RMAdapter(pictoclip)

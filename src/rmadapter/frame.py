@@ -175,7 +175,8 @@ def _local(
         loss = _mean(method.local(tower.name, i, x.detach(), u.detach()), packed)
         if loss is None or not loss.requires_grad:
             return loss
-        grads = torch.autograd.grad(loss, trained, allow_unused=True)
+        with torch.autocast(loss.device.type, enabled=False):  # it acts on a backward pass too that runs under it
+            grads = torch.autograd.grad(loss, trained, allow_unused=True)
     known = [(parameter, grad) for parameter, grad in zip(trained, grads, strict=True) if grad is not None]
     return cast(
         Tensor, _Known.apply(loss.detach(), [grad for _, grad in known], *(parameter for parameter, _ in known))

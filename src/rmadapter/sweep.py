@@ -16,7 +16,7 @@ from multiprocessing.connection import wait
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from rmadapter import adapter, protocols, provenance
+from rmadapter import adapter, allocator, protocols, provenance
 from rmadapter.arms import Arm
 from rmadapter.data.task import Task
 from rmadapter.errors import SettingError, UserError
@@ -182,6 +182,7 @@ def _worker(plan: dict[str, Any], folder: Path, device: str, sweep: str, jobs: i
     if parent is not None:
         threading.Thread(target=lambda: wait([parent.sentinel]) and os._exit(1), daemon=True).start()
     torch.set_num_threads(threads)
+    allocator.keep_freed()
     wanted = Plan.parse(plan, "plan")
     try:
         work(wanted, folder, Kit(device, jobs, wanted.skipped), sweep, lambda: None)

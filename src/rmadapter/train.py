@@ -286,7 +286,8 @@ class _Run:
             output = self.method(batch.rows, text)
             frozen = None if teacher is None or batch.teacher is None else Teacher(batch.teacher, teacher, number)
             terms = self.method.terms(output, batch.labels, frozen)
-        values = {name: value.item() for name, value in terms.items()}
+        losses = torch.stack(list(terms.values()))
+        values = dict(zip(terms, losses.tolist(), strict=True))  # at once: each read waits for a GPU
         for name, value in values.items():
             if not math.isfinite(value):
                 raise TrainingError(
@@ -295,7 +296,7 @@ class _Run:
                     remedy="lower --train.lr, or train in fp32 (--train.precision fp32)",
                 )
         self.optimizer.zero_grad()
-        self.accelerator.backward(torch.stack(list(terms.values())).sum())
+        self.accelerator.backward(losses.sum())
         self.optimizer.step()
         self._log({"step": number, "epoch": epoch, "lr": rate, "loss": sum(values.values()), **values})
         return values

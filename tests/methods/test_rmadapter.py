@@ -169,7 +169,7 @@ def test_the_reconstruction_branch_does_not_run_at_inference(monkeypatch: pytest
     def explode(*_: object) -> None:
         raise AssertionError("the reconstruction branch ran")
 
-    monkeypatch.setattr("rmadapter.methods.rmadapter.DualBranch.rebuild", explode)
+    monkeypatch.setattr("rmadapter.methods.rmadapter.DualBranch.hidden", explode)
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         method(method.begin("image", images), method.begin_text(["cat", "dog"]))

@@ -94,16 +94,30 @@ class Block(nn.Module):
         """Only the rows that are pooled: (b, l, w) to (b, 1, w), or (b, c, w). Equal to those rows of ``forward``."""
         if packed is not None and packed.whole:
             return pooled_rows(self(x, u, packed), packed)
+        if packed is None:
+            return self._finish(pooled_rows(x), self._first(u))
         width = x.shape[-1]
         q_weight, kv_weight = self.qkv.weight.split([width, 2 * width])
         q_bias, kv_bias = self.qkv.bias.split([width, 2 * width])
         q = self._heads(F.linear(pooled_rows(u, packed), q_weight, q_bias), 1)
         kv = self._heads(F.linear(u, kv_weight, kv_bias), 2)
-        if packed is not None:
-            return self._finish(pooled_rows(x, packed), attend_last(q[:, :, 0], kv, packed))
-        k, v = kv.transpose(1, 3).unbind(2)
-        attended = F.scaled_dot_product_attention(q[:, :, 0].transpose(1, 2), k, v)
-        return self._finish(pooled_rows(x), attended.transpose(1, 2).flatten(2))
+        return self._finish(pooled_rows(x, packed), attend_last(q[:, :, 0], kv, packed))
+
+    def _first(self, u: Tensor) -> Tensor:
+        """Attention of an image's first row: (b, l, w) to (b, 1, w), without the keys and values of all rows.
+
+        A score q (W_k u_j + b_k) is (q W_k) u_j and a number that is the same for all j, which the softmax leaves out.
+        A mean of values W_v u_j + b_v is W_v times that of u_j, and b_v. Autocast is left: float32 is nearer, and costs
+        little where so little is computed.
+        """
+        (q_weight, k_weight, v_weight), (q_bias, _, v_bias) = self.qkv.weight.chunk(3), self.qkv.bias.chunk(3)
+        with torch.autocast(u.device.type, enabled=False):
+            u = u.to(self.qkv.weight.dtype)
+            q = F.linear(u[:, 0], q_weight, q_bias).unflatten(-1, (self.heads, -1))  # (b, heads, w / heads)
+            asked = torch.einsum("bhc,hcw->bhw", q, k_weight.unflatten(0, (self.heads, -1)))
+            found = F.scaled_dot_product_attention(asked, u, u, scale=q.shape[-1] ** -0.5)  # (b, heads, w)
+            values = torch.einsum("bhw,hcw->bhc", found, v_weight.unflatten(0, (self.heads, -1)))
+            return values.flatten(1).add(v_bias).unsqueeze(1)
 
     def _heads(self, x: Tensor, parts: int) -> Tensor:
         return cast(Tensor, x.unflatten(-1, (parts, self.heads, -1)))  # (b, l, parts, heads, w / heads)

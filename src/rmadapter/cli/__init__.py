@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from rmadapter import __version__
+from rmadapter import __version__, allocator
 from rmadapter.cli import bench, data, demo, evaluate, listing, predict, reproduce, tasks, train, transfer
 from rmadapter.cli.options import GO_ON
 from rmadapter.errors import UserError
@@ -74,6 +74,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # a file name that is not UTF-8 goes out as it came in
     signal.signal(signal.SIGTERM, _terminate)
+    allocator.keep_freed()
     cli.main(windows_expand_args=False)
 
 

@@ -23,13 +23,13 @@ from itertools import pairwise
 from typing import ClassVar, Literal, cast
 
 import torch
-import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from rmadapter.backbones.clip import TowerName
 from rmadapter.method import Method, Output, Teacher, widen
 from rmadapter.methods.parts.bottleneck import Range, activate, adapted, linear, scaled
+from rmadapter.methods.parts.reconstruction import Objective, row_errors
 from rmadapter.methods.parts.retention import Retained, changed
 from rmadapter.settings import Settings
 
@@ -57,7 +57,7 @@ class RMAdapterSettings(Settings):
     """Do the branches share the down-projection? If not (and detached), reconstruction cannot change predictions."""
     decoder_layers: Literal[1, 2, 3] = 2
     """Depth of the reconstruction branch's decoder; the paper finds 2 best."""
-    objective: Literal["l2", "l1", "cosine"] = "l2"
+    objective: Objective = "l2"
     """Measure of reconstruction: mean square, mean absolute, or 1 - cosine a row; the paper finds l2 most stable."""
     target: Literal["normalised", "raw"] = "normalised"
     """What is rebuilt: the adapter's own input ln_1(x), or the block's raw input x with its few huge channels."""
@@ -107,12 +107,12 @@ class DualBranch(nn.Module):
             self.decoder.extend(linear(i, o) for i, o in pairwise(widths))
             self.private_down = None if settings.shared_down else linear(width, rank)
 
-    def rebuild(self, u: Tensor) -> Tensor:
-        """Reconstruction branch: (b, l, w) to (b, l, w)."""
-        x = (self.private_down or self.down)(u)
-        for layer in self.decoder:
-            x = layer(activate(x, self.activation))
-        return cast(Tensor, x)
+    def hidden(self, u: Tensor) -> Tensor:
+        """Reconstruction branch up to its last layer: (b, l, w) to (b, l, h)."""
+        x = activate((self.private_down or self.down)(u), self.activation)
+        for layer in self.decoder[:-1]:
+            x = activate(layer(x), self.activation)
+        return x
 
 
 class RMAdapter(Method):
@@ -153,7 +153,7 @@ class RMAdapter(Method):
             if s.cross_modal_shared:  # index from the top, so that towers of unequal length meet there
                 h = activate(self.middle[i - self.touches(tower).stop](h), s.activation)
             added = branch.up(h)
-            return added + branch.rebuild(u) if s.fused else cast(Tensor, added)
+            return added + branch.decoder[-1](branch.hidden(u)) if s.fused else cast(Tensor, added)
 
         return scaled(adapter, u, s.scale, s.gradient_scale)
 
@@ -165,11 +165,8 @@ class RMAdapter(Method):
         if s.detach:
             u, target = u.detach(), target.detach()
         with torch.autocast(u.device.type, enabled=False):  # half-precision sums over a layer would overflow
-            rebuilt, target = branch.rebuild(widen(u)), widen(target)
-            if s.objective == "cosine":
-                return 1 - F.cosine_similarity(rebuilt, target, dim=-1)
-            measure = F.mse_loss if s.objective == "l2" else F.l1_loss
-            return measure(rebuilt, target, reduction="none").mean(dim=-1)
+            last = cast(nn.Linear, branch.decoder[-1])
+            return row_errors(branch.hidden(widen(u)), last, widen(target), s.objective)
 
     def terms(self, output: Output, labels: Tensor, teacher: Teacher | None) -> dict[str, Tensor]:
         s, terms = self.settings, super().terms(output, labels, teacher)
