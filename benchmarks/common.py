@@ -16,12 +16,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rmadapter import provenance
+from rmadapter import allocator, provenance
 
 RESULTS = Path(__file__).parent / "results"
 """Where JSON goes; git does not keep it."""
 STARTED = os.getloadavg()
 """The machine's load in the last 1, 5 and 15 minutes, when a benchmark begins."""
+KEEPS = allocator.keep_freed()
+"""Whether freed memory stays with the process, on every side: our command line begins with it."""
 MALLOC = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "OMP_", "MKL_", "KMP_")
 """Beginnings of the names of variables of the environment that change memory or threads."""
 Times = dict[str, list[float]]
@@ -108,6 +110,7 @@ def settings() -> dict[str, Any]:
     return {
         "processor": next((line.partition(": ")[2] for line in lines if line.startswith("model name")), None),
         "huge_pages": huge.read_text(encoding="ascii").strip() if huge.exists() else None,
+        "keeps_freed_memory": KEEPS,
         "environment": {key: value for key, value in os.environ.items() if key.startswith(MALLOC)},
     }
 
