@@ -11,7 +11,7 @@ import pytest
 from rmadapter import allocator, cli
 
 ASK = """
-import ctypes, resource
+import ctypes, os, resource
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 libc.memset.argtypes, libc.free.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t], [ctypes.c_void_p]
@@ -27,33 +27,35 @@ import rmadapter, rmadapter.cli
 before = [faults() for _ in range(8)][-1]
 from rmadapter.allocator import keep_freed
 done = keep_freed()
-print(done, before, [faults() for _ in range(8)][-1])
+print(done, before, [faults() for _ in range(8)][-1], os.environ.get("THP_MEM_ALLOC_ENABLE"))
 """
 
 
-def asked(**environment: str) -> tuple[bool, int, int]:
-    """In a process of its own: what ``keep_freed`` says, and pages mapped anew for 64 MiB before and after it."""
-    plain = {name: value for name, value in os.environ.items() if name not in allocator.SETTINGS}
+def asked(**environment: str) -> tuple[bool, int, int, str]:
+    """In a process of its own: what ``keep_freed`` says, pages mapped for 64 MiB before and after it, huge pages."""
+    ours = (*allocator.SETTINGS, allocator.HUGE)
+    plain = {name: value for name, value in os.environ.items() if name not in ours}
     run = subprocess.run(
         [sys.executable, "-c", ASK], env=plain | environment, check=True, capture_output=True, text=True
     )
-    done, before, after = run.stdout.split()
-    return done == "True", int(before), int(after)
+    done, before, after, huge = run.stdout.split()
+    return done == "True", int(before), int(after), huge
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
 def test_freed_memory_is_used_again_where_that_was_asked_for() -> None:
-    done, before, after = asked()
+    done, before, after, huge = asked()
     if not done:
         pytest.skip("a C library that lacks it, or refuses it")
     assert before >= 32  # by importing, nothing is set; huge pages have 2 MiB
-    assert after == 0
+    assert after == 0 and huge == "1"
+    assert asked(THP_MEM_ALLOC_ENABLE="0")[3] == "0"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
 def test_a_users_own_setting_stays() -> None:
-    done, before, after = asked(MALLOC_MMAP_THRESHOLD_="1000000")
-    assert not done and after == before
+    done, before, after, huge = asked(MALLOC_MMAP_THRESHOLD_="1000000")
+    assert not done and after == before and huge == "None"
 
 
 def test_the_command_line_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
