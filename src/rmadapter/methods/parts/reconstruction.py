@@ -15,16 +15,18 @@ Objective = Literal["l2", "l1", "cosine"]
 ROWS = 256
 """Rows of which the difference from the target is there at once: of a few hundred channels they stay in a CPU's cache,
 where three passes over them cost less than one over main memory."""
+LARGE = 1 << 20
+"""Numbers in a target from which on that pays: below, all of it is in the cache, and parts are only more calls."""
 
 
 def row_errors(h: Tensor, last: nn.Linear, target: Tensor, objective: Objective) -> Tensor:
     """The error of ``last(h)`` (b, l, w) for the target (b, l, w), by row (b, l); h (b, l, h).
 
-    In l2 against a target without a gradient the difference is computed a few rows at a time, again in the backward
-    pass, and never kept. (Multiplied out, |W h|^2 - 2 t W h + |t|^2 would need no difference, but cancels: in float32 a
-    row's error of 1e-4 |t|^2 would be known to two digits.)
+    In l2 against a large target without a gradient the difference is computed a few rows at a time, again in the
+    backward pass, and never kept. (Multiplied out, |W h|^2 - 2 t W h + |t|^2 would need no difference, but cancels: in
+    float32 a row's error of 1e-4 |t|^2 would be known to two digits.)
     """
-    if objective == "l2" and not target.requires_grad:
+    if objective == "l2" and not target.requires_grad and target.numel() >= LARGE:
         weight = torch.cat([last.weight, last.bias[:, None]], dim=1)  # the bias meets a channel of ones
         return cast(Tensor, _SquaredErrors.apply(F.pad(h, (0, 1), value=1.0), weight, target))
     rebuilt = last(h)
