@@ -383,7 +383,8 @@ class Mixture:
     def flops(self, classes: Sequence[str], template: str) -> int:
         """Operations that an image costs at inference beside the target's own, text computed beforehand.
 
-        Where the teacher leaves the image tower alone, it and the frozen source share that.
+        The teacher and its frozen source share what they have in common of the image tower: all of it where the teacher
+        leaves that alone, else the blocks below its first.
         """
         names, source = (self.teacher.classes if self.teacher.class_bound else classes), self.teacher.backbone
         plain = ZeroShot(source)
@@ -391,10 +392,12 @@ class Mixture:
         taught = _flops(partial(self.teacher.predictor(names, template).logits, pixels))
         if self.way == "ensemble":
             return taught
-        if self.teacher.touches("image"):
-            return taught + _flops(partial(plain.predictor(names, template).logits, pixels))
         image, text = (torch.randn(n, source.shape.joint, device=source.device) for n in (1, len(names)))
-        return taught + _flops(lambda: plain.head(image, text))
+        whole = taught + _flops(lambda: plain.head(image, text))
+        if self.teacher.touches("image"):
+            rows = self.teacher.begin("image", source.preprocess.normalise(pixels.to(source.device)))
+            whole += _flops(lambda: self.teacher.frozen("image", rows))
+        return whole
 
 
 def added_flops(net: TransMiter) -> int:
