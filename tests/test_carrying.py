@@ -94,6 +94,11 @@ def test_plus_and_blind(place: Path, carried: tuple[Path, str], tmp_path: Path) 
     assert record["fit"]["steps"] == 2 + 3
     for name in ("base", "novel"):
         assert json.loads(good("evaluate", out, "--classes", name, "--json", "--no-plots"))["classes"] == 3
+    assert good("evaluate", out, "--classes", "novel", "--no-plots").startswith("pictograms/animals novel, blind: ")
+    (scores,) = (out / "evaluation").glob("*-novel/scores.json")
+    assert json.loads(scores.read_text())["novel_names"] == "blind"
+    assert " base, names known: " in good("evaluate", carried[0], "--no-plots")
+    assert "names" not in good("evaluate", place / "run", "--no-plots").partition(":")[0]
     result = run("evaluate", out, "--temperature")
     assert result.exit_code == 2 and "bound to more classes than it learned from" in result.stderr
 

@@ -15,7 +15,7 @@ from rmadapter.files import new_folder, write_json
 from rmadapter.method import Method
 from rmadapter.progress import counter
 from rmadapter.protocols import Classes
-from rmadapter.run import cut, device_of, read_run, task_of
+from rmadapter.run import CARRIED, cut, device_of, read_run, task_of
 
 EVALUATION = "evaluation"
 """The folder inside a run's; it holds a folder for each task and choice of classes."""
@@ -38,11 +38,18 @@ class Evaluation:
     """Validation images that a temperature was fitted on just now."""
     ece_without: float | None = None
     """ECE on the same test images without a temperature, percent; None: there is none."""
+    names: str | None = None
+    """Of a run that was carried over from some classes: whether it knew the names of the others (``known``), or not."""
 
     @property
     def title(self) -> str:
-        """Task and choice of classes: ``pictograms/food base``; and what was scored, where that is not test items."""
-        return f"{self.task.name} {self.chosen}" + (f", {self.split}" if self.split != "test" else "")
+        """Task and choice of classes, ``pictograms/food base``; what was scored, if not test items; and ``names``."""
+        said = [f"{self.task.name} {self.chosen}"]
+        if self.split != "test":
+            said.append(self.split)
+        if self.names is not None:
+            said.append("names known" if self.names == "known" else self.names)
+        return ", ".join(said)
 
     def summary(self) -> dict[str, float]:
         """The scores' summary, and what a temperature was fitted on and changed."""
@@ -91,7 +98,8 @@ def evaluate_run(
     scores = score(found, part.test.labels, predictor.temperature)
     without = None if predictor.temperature == 1 else score(found, part.test.labels).ece
     out = folder / EVALUATION / f"{task.name or 'task'}-{chosen}".replace("/", "-")
-    evaluation = Evaluation(scores, part, chosen, out, recipe.test_on if own else "test", fitted_on, without)
+    names = recipe.method_settings.get("novel") if (folder / CARRIED).exists() and recipe.classes != "all" else None
+    evaluation = Evaluation(scores, part, chosen, out, recipe.test_on if own else "test", fitted_on, without, names)
     _write(evaluation, folder, plots, provenance.machine(str(method.backbone.device)))
     return evaluation
 
@@ -131,6 +139,7 @@ def _write(evaluation: Evaluation, run: Path, plots: bool, machine: dict[str, An
         "classes_chosen": evaluation.chosen,
         "split": evaluation.split,
         "split_sha256": task.sha256(),
+        **({} if evaluation.names is None else {"novel_names": evaluation.names}),
         "template": task.template,
         "method": recipe.method,
         "backbone": recipe.backbone,
