@@ -11,7 +11,7 @@ import pytest
 
 import rmadapter as ra
 from rmadapter import run as runs
-from rmadapter import sweep, ways
+from rmadapter import sweep, tables, ways
 from rmadapter.arms import Arm, arms
 from rmadapter.data.export import export_task
 from rmadapter.errors import DataError, SettingError
@@ -70,7 +70,14 @@ def test_every_way_has_a_row(swept: tuple[Plan, Store], place: Path) -> None:
     assert not grid.open and all(grid.score(run, role) is not None for run in wanted.runs for role in ("base", "novel"))
     assert len({run.id for run in wanted.runs}) == len(LABELS)
     added = [(store.read(run.id).training or {}).get("flops_added") for run in wanted.runs]  # type: ignore[union-attr]
-    assert added[3] > 1.9 * added[4] > 100 * added[5] > 0 and added[:3] == [None] * 3
+    assert added[3] > 1.3 * added[4] > 60 * added[5] > 0 and added[:3] == [None] * 3
+    costs = tables.added(grid)
+    assert costs is not None and [cells[0].mean for _, cells in costs.rows] == [each / 1e6 for each in added[3:9]]
+    way = wanted.runs[3]
+    other = way.model_copy(update={"id": "other", "recipe": {**way.recipe, "seed": 9}})
+    more = Grid(wanted.model_copy(update={"runs": (*wanted.runs, other)}), {**grid.results, "other": None})
+    costs = tables.added(more)
+    assert costs is not None and costs.rows[0][1][0].mean is None and costs.rows[1][1][0].mean  # no mean over a hole
     assert {run.recipe["data"] for run in wanted.runs} == {(place / "plants").as_posix()}
 
 

@@ -287,12 +287,12 @@ def added(grid: Grid) -> Table | None:
     """What a way of using a teacher costs beside the target's own, as a mean over its runs; None: nothing is known."""
     rows: list[tuple[str, tuple[Cell, ...]]] = []
     for label in grid.labels:
-        done = [found.training for run in grid.runs(label=label) if (found := grid.results[run.id]) and found.training]
-        spent = [found.get("parts", {}) for found in done]
-        flops = mean(found["flops_added"] / 1e6 for found in done if "flops_added" in found)
-        if flops is not None:
-            seconds = [mean(part[name] for part in spent if name in part) for name in PARTS]
-            rows.append((label, (Cell(flops), *map(Cell, seconds))))
+        results = [grid.results[run.id] for run in grid.runs(label=label)]
+        spent = [result.training or {} if result else {} for result in results]
+        flops = [each["flops_added"] / 1e6 if "flops_added" in each else None for each in spent]
+        if any(each is not None for each in flops):
+            seconds = [mean(each.get("parts", {}).get(name) for each in spent) for name in PARTS]
+            rows.append((label, (Cell(mean(flops)), *map(Cell, seconds))))
     columns = ("million operations added an image", *(f"{name}, s" for name in PARTS))
     return Table("cost beside the target's own", columns, tuple(rows)) if rows else None
 
