@@ -95,8 +95,8 @@ def _setting(grid: Any) -> dict[str, Any]:
     lists = {"data": grid.distinct("data"), "shots": grid.distinct("shots"), "seeds": grid.distinct("seed")}
     own = {entry(str(data)).template for data in lists["data"] if data in public_names()}
     prompts = {recipe["template"]} if recipe.get("template") else own
-    whole = {"backbone": recipe["backbone"], "weights": recipe["pretrained"], "prompts": prompts, **lists}
-    return whole | {"whole": as_published(grid)}
+    measured = {"backbone": recipe["backbone"], "weights": recipe["pretrained"], "prompts": prompts}
+    return {**measured, **lists, "whole": as_published(grid)}
 
 
 def as_published(grid: Any) -> bool:

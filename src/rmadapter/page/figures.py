@@ -36,8 +36,8 @@ MARKERS = "osD^vPX*<>ph"
 LINES = ("-", "--", ":", "-.")
 WIDE, NARROW = 4.6, 3.4
 """Inches. A narrow plot fills a phone's width with letters that can be read there."""
-LARGEST = 7.8
-"""Widths of a letter that an inch takes at most, so that letters have the same size in every plot of a page."""
+REM_AN_INCH = 7.8
+"""How large a page shows a plot at most, in its letter size; one bound for all, so that their letters are alike."""
 LEGEND_LINE = 0.17
 """Inches."""
 DPI = 200
@@ -179,7 +179,7 @@ def inline(figure: Figure, name: str, about: str) -> str:
             if _local(child.tag) in ("metadata", "style"):
                 parent.remove(child)
         parent.attrib = {_local(key): _own(_local(key), value, name) for key, value in parent.attrib.items()}
-    most = f"max-width: {LARGEST * figure.get_figwidth():.1f}rem"
+    most = f"max-width: {REM_AN_INCH * figure.get_figwidth():.1f}rem"
     root.attrib = {
         "class": "plot",
         "style": most,
