@@ -329,7 +329,7 @@ def test_jobs_share_the_threads_and_may_have_loader_processes_of_their_own(
 def test_jobs_share_the_bytes_for_decoded_images() -> None:
     from rmadapter.data.loader import MEMORY
 
-    assert sweep.Kit("cpu", jobs=4).pixels._left == MEMORY // 4
+    assert sweep.Kit("cpu", jobs=4).pixels._kept.budget == MEMORY // 4
 
 
 def test_runs_of_a_sweep_share_the_views_that_they_draw(folders: tuple[str, str], tmp_path: Path) -> None:

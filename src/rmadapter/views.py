@@ -19,6 +19,7 @@ from torch import Tensor
 from rmadapter.data import loader
 from rmadapter.data.loader import Augment, Augmented, training_batches
 from rmadapter.data.task import Split
+from rmadapter.kept import Kept
 from rmadapter.method import Method, Rows
 
 MEMORY = 2 << 30
@@ -42,31 +43,29 @@ class SharedRows:
     """Frozen rows of augmented batches, and their teacher's features, from one run of a process for the next.
 
     Whole batches are kept, so that a run has the same bits whichever came before it. They are kept in the machine's
-    memory and not the device's, which an evaluation may need. Those that came first stay, within a budget of bytes.
+    memory and not the device's, which an evaluation may need.
     """
 
     def __init__(self, budget: int = MEMORY) -> None:
-        self.budget = self._left = budget
         self._run: object = None
-        self._kept: dict[Hashable, tuple[Tensor | None, ...]] = {}
+        self._kept = Kept[Hashable, tuple[Tensor | None, ...]](budget)
 
     def for_run(self, key: object) -> SharedRows:
         """These rows for a run whose views, backbone and precision are what ``key`` says: emptied when that changes."""
         if self._run != key:
-            self._run, self._left = key, self.budget
+            self._run = key
             self._kept.clear()
         return self
 
     def find(self, key: Hashable) -> tuple[Tensor | None, ...] | None:
         """What was kept under a key."""
-        return self._kept.get(key)
+        return self._kept.find(key)
 
     def keep(self, key: Hashable, tensors: tuple[Tensor | None, ...]) -> None:
         """Keep it, if there is room."""
         size = sum(x.nbytes for x in tensors if x is not None)
-        if key not in self._kept and size <= self._left:
-            self._left -= size
-            self._kept[key] = tuple(None if x is None else x.cpu() for x in tensors)
+        if self._kept.has_room(size):
+            self._kept.keep(key, tuple(None if x is None else x.cpu() for x in tensors), size)
 
 
 class Views:

@@ -22,6 +22,7 @@ from torchvision.transforms import v2
 from rmadapter.backbones.preprocess import Preprocess
 from rmadapter.data.task import Picture, Split
 from rmadapter.errors import DataError
+from rmadapter.kept import Kept
 
 Augment = Literal["crop_flip", "randaugment", "none"]
 MEMORY = 1 << 30
@@ -66,7 +67,7 @@ class Augmented(Dataset[Batch | DataError]):
         views: int = 1,
         budget: int = MEMORY,
     ) -> None:
-        self.split, self.preprocess, self.seed, self.views, self.budget = split, preprocess, seed, views, budget
+        self.split, self.preprocess, self.seed, self.views = split, preprocess, seed, views
         self.random = None
         if augment == "crop_flip":  # the published one of CoOp and its successors
             crop = v2.RandomResizedCrop(preprocess.size, (0.08, 1.0), (3 / 4, 4 / 3), preprocess.mode, antialias=True)
@@ -76,8 +77,7 @@ class Augmented(Dataset[Batch | DataError]):
         ):  # CoPrompt's recipe with torchvision's operations, whose strengths differ in part
             square = v2.Resize((preprocess.size, preprocess.size), preprocess.mode, antialias=True)
             self.random = v2.Compose([square, v2.RandAugment(2, 10, interpolation=preprocess.mode), v2.PILToTensor()])
-        self._decoded: dict[int, Image.Image] = {}
-        self._bytes = 0
+        self._decoded = Kept[int, Image.Image](budget)
 
     def __getitem__(self, key: tuple[int, int]) -> Batch | DataError:
         try:
@@ -102,13 +102,10 @@ class Augmented(Dataset[Batch | DataError]):
             return cast(Tensor, self.random(image))
 
     def _open(self, index: int) -> Image.Image:
-        image = self._decoded.get(index)
+        image = self._decoded.find(index)
         if image is None:
             image = self.split.items[index].picture.open()
-            size = 3 * image.width * image.height
-            if self._bytes + size <= self.budget:
-                self._decoded[index] = image
-                self._bytes += size
+            self._decoded.keep(index, image, 3 * image.width * image.height)
         return image
 
 
@@ -138,23 +135,17 @@ def _collate(items: list[Batch | DataError]) -> Batch | DataError:
 
 
 class Pixels:
-    """Decoded pictures for the next time: within a budget of bytes, the first that came stay.
-
-    What is read over and over in the same order would push itself out of a cache of the latest.
-    """
+    """Decoded pictures, kept for the next time."""
 
     def __init__(self, budget: int = MEMORY) -> None:
-        self._left = budget
-        self._kept: dict[tuple[Picture, Preprocess], Tensor] = {}
+        self._kept = Kept[tuple[Picture, Preprocess], Tensor](budget)
 
     def __call__(self, picture: Picture, preprocess: Preprocess) -> Tensor:
         """Pixels (3, s, s) in uint8."""
-        pixels = self._kept.get((picture, preprocess))
+        pixels = self._kept.find((picture, preprocess))
         if pixels is None:
             pixels = preprocess(picture.open())
-            if pixels.nbytes <= self._left:
-                self._left -= pixels.nbytes
-                self._kept[picture, preprocess] = pixels
+            self._kept.keep((picture, preprocess), pixels, pixels.nbytes)
         return pixels
 
 
