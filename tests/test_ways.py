@@ -12,7 +12,7 @@ import pytest
 import rmadapter as ra
 from rmadapter import run as runs
 from rmadapter import sweep, tables, ways
-from rmadapter.arms import Arm, arms
+from rmadapter.arms import Arm, arms, read
 from rmadapter.data.export import export_task
 from rmadapter.errors import DataError, SettingError
 from rmadapter.evaluation import evaluate
@@ -53,7 +53,7 @@ def plan(place: Path, direct: bool = True, method: str = "rmadapter", **options:
     made = [*arms([method], {}, TRAIN), *arms(["transmiter"], NET, {})]
     teacher, net = (Arm(arm.label.split()[0], arm.changes) for arm in made)
     given: dict[str, Any] = {"to": str(place / "clip"), "data": [f"{place / 'plants'}/"], **options}
-    return ways.plan([teacher], net, [teacher] if direct else [], **given)
+    return ways.plan([teacher], [net], [teacher] if direct else [], **given)
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +178,7 @@ def test_what_decides_a_way(place: Path, tmp_path: Path) -> None:
             arms(["transmiter"], {**NET, **changes.pop("method", {})}, {})[0],
         )
         net = Arm(net.label, {**net.changes, **changes})
-        runs = ways.plan([teacher], net, [], to=str(place / "clip"), data=[str(place / "plants")]).runs
+        runs = ways.plan([teacher], [net], [], to=str(place / "clip"), data=[str(place / "plants")]).runs
         return [run.id for run in runs[-4:]]  # plain, plus; known, then blind
 
     names = [f"thing {i}" for i in range(20)]
@@ -194,6 +194,30 @@ def test_what_decides_a_way(place: Path, tmp_path: Path) -> None:
         ids(train={"augment": "crop_flip"})
     with pytest.raises(SettingError, match="leave out novel"):
         ids(method={"novel": "blind"})
+
+
+def test_nets_with_several_settings(place: Path, tmp_path: Path) -> None:
+    """Mixtures stand there once, and another rate has no second row without the supervised step."""
+    file = tmp_path / "nets.toml"
+    file.write_text(
+        """
+        [[arms]]
+        method = {name = "transmiter"}
+        grid = {"method.ridge" = [50.0, 500.0]}
+        [[arms]]
+        label = "fast"
+        method = {name = "transmiter", ridge = 500.0}
+        train = {lr = 0.01}
+        """
+    )
+    where = {"to": str(place / "clip"), "data": [str(place / "plants")]}
+    runs = ways.plan(arms(["rmadapter"], {}, TRAIN), read(file), [], **where).runs
+    labels = [run.label.replace(str(place / "clip"), "clip").partition(" from ")[0] for run in runs[4:]]
+    assert [run.recipe["transfer"]["kind"] for run in runs[2:4]] == ["eft", "ensemble"]
+    whole = [f"transmiter{plus} ridge={ridge}" for ridge in (50.0, 500.0) for plus in ("", "+", "", "+")]
+    assert labels == [*whole, "fast+", "fast+"] and len({run.id for run in runs}) == len(runs)
+    with pytest.raises(SettingError, match="does not carry over"):
+        ways.plan(arms(["rmadapter"], {}, TRAIN), arms(["rmadapter"], {}, TRAIN), [], **where)
 
 
 def test_the_tables_say_which_setting_is_which(swept: tuple[Plan, Store], place: Path) -> None:
@@ -246,7 +270,8 @@ def test_bench_takes_it(place: Path, swept: tuple[Plan, Store]) -> None:
         (["transfer"], "transfer needs --to"),
         (["base-to-novel", "--to", "pictoclip-s"], "--to belongs to transfer"),
         (["transfer", "--to", "pictoclip-s", "--source", "pictograms/wide"], "transfer has no --source"),
-        (["transfer", "--to", "pictoclip-s", "--arms", "arms.toml"], "transfer has its own rows"),
+        (["transfer", "--to", "pictoclip-s", "--arms", "none.toml"], "there is no experiment"),
+        (["transfer", "--to", "pictoclip-s", "--arms", "none.toml", "--method.ridge", "1"], "write them into its file"),
         (["transfer", "--to", "pictoclip-x"], "unknown backbone"),
         (["transfer", "--to", "pictoclip-s", "--methods", ","], "no methods are named"),
         (["transfer", "--to", "pictoclip-s", "--direct", "rmadaptr"], "did you mean 'rmadapter'"),

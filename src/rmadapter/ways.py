@@ -7,6 +7,7 @@ way has one key more, ``transfer``, with its kind, the teacher's id and the teac
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -27,6 +28,8 @@ from rmadapter.transfer import Mixture, check_supervised
 
 KEY = "transfer"
 """In a planned run's recipe; recipes of other runs have no such key."""
+NET = "transmiter"
+"""The method that carries over."""
 ZERO_SHOT = Arm("zero_shot", {"method": {"name": "zero_shot"}})
 
 
@@ -54,7 +57,7 @@ WAYS = (
 
 def plan(
     teachers: Sequence[Arm],
-    net: Arm,
+    nets: Sequence[Arm],
     direct: Sequence[Arm],
     *,
     to: str,
@@ -69,7 +72,8 @@ def plan(
 
     Args:
         teachers: methods to train on their own backbone and to carry over.
-        net: the method ``transmiter`` with its settings.
+        nets: the method ``transmiter`` with its settings. Of two that differ in training alone, which only the
+            supervised step reads, the second has rows with that step and no others.
         direct: methods to train on the target.
         to, pretrained: the target.
         data, seeds, shots, common: as in ``sweep.plan``; the backbone among ``common`` is the teachers'.
@@ -77,8 +81,11 @@ def plan(
     Raises:
         SettingError, DataError, BackboneError: whatever cannot work, before anything is computed.
     """
-    if "novel" in net.changes["method"]:
-        raise SettingError("novel names are known in some rows and not in others", remedy="leave out novel")
+    for net in nets:
+        if net.changes["method"]["name"] != NET:
+            raise SettingError(f"{net.label!r} does not carry over", allowed=NET)
+        if "novel" in net.changes["method"]:
+            raise SettingError("novel names are known in some rows and not in others", remedy="leave out novel")
     kit, runs = Kit(device), list[Planned]()
     here = dict(common or {})
     there = {**here, "backbone": to, "pretrained": pretrained}
@@ -90,7 +97,11 @@ def plan(
             for arm, teacher in zip(teachers, taught, strict=True):
                 bound = method_class(teacher.recipe["method"]).class_bound
                 ways = [way for way in WAYS if not (bound and way.kind == "net" and way.novel == "known")]
-                runs += [_by(way, arm.label, teacher, net, there, leg, kit) for way in ways]
+                made = dict[str, Planned]()
+                for net, way in itertools.product(nets, ways):
+                    run = _by(way, arm.label, teacher, net, there, leg, kit)
+                    made.setdefault(run.id, run)
+                runs += made.values()
     return whole(KEY, runs, kit)
 
 
@@ -113,9 +124,8 @@ def _by(
     recipe = resolve(None, {**there, **changes, **where(leg, seed)})
     if way.plus:
         check_supervised(recipe.train)
-    name, _, changed = net.label.partition(" ")
-    nets = " ".join(filter(None, (name + "+" * way.plus, changed)))
-    label = way.label.format(net=nets, teacher=f"{arm} of {_on(taught)}", target=_on(recipe))
+    name, rest = (net.label, "") if not net.label.startswith(NET) else (NET, net.label.removeprefix(NET))
+    label = way.label.format(net=name + "+" * way.plus + rest, teacher=f"{arm} of {_on(taught)}", target=_on(recipe))
     run = planned_run(_said(label, recipe), recipe, leg, kit)
     about = {"kind": way.kind, "plus": way.plus, "from": teacher.id}
     read = run.recipe if way.plus else {**run.recipe, "train": {}}

@@ -43,7 +43,8 @@ class BenchCommand(GroupedCommand):
     "--arms",
     "experiment",
     type=click.Path(path_type=Path),
-    help="In place of --methods: a TOML file with [[arms]], methods with settings and grids of them.",
+    help="In place of --methods: a TOML file with [[arms]], methods with settings and grids of them. Of transfer: what "
+    "carries over, in place of transmiter's settings.",
 )
 @click.option(
     "--data",
@@ -100,28 +101,28 @@ def bench(
         "common": changes,
         "device": device_of(device),
     }
-    _check_target(protocol, to, source, experiment)
+    _check_target(protocol, to, source)
     if to is None:
         plan = sweep.plan(protocol, _arms(methods, experiment, settings, train), source=source, **grid)
     else:
         names, own = split_list(methods), split_list(methods if direct is None else direct)
         made = arms.arms(names and [*names, *own, "transmiter"], settings, train)
         its = {key: value for key, value in settings.items() if key in method_class("transmiter").Settings.model_fields}
-        (net,) = arms.arms(["transmiter"], its, {})  # --train says how the others train
+        if experiment is not None and its:
+            raise click.UsageError("--arms has transmiter's settings: write them into its file")
+        nets = arms.read(experiment) if experiment else arms.arms(["transmiter"], its, {})  # --train is for the others
         weights = None if to_pretrained.lower() == "none" else to_pretrained
-        plan = ways.plan(made[: len(names)], net, made[len(names) : -1], to=to, pretrained=weights, **grid)
+        plan = ways.plan(made[: len(names)], nets, made[len(names) : -1], to=to, pretrained=weights, **grid)
     complain(compute(plan, out, jobs, device_of(device)))
 
 
-def _check_target(protocol: str, to: str | None, source: str | None, experiment: Path | None) -> None:
+def _check_target(protocol: str, to: str | None, source: str | None) -> None:
     if protocol == "transfer" and to is None:
         raise click.UsageError("transfer needs --to, the backbone to carry over to")
     if protocol != "transfer" and to is not None:
         raise click.UsageError(f"{protocol} trains on one backbone: --to belongs to transfer")
     if protocol == "transfer" and source is not None:
         raise click.UsageError("transfer has no --source: each task is trained on")
-    if protocol == "transfer" and experiment is not None:
-        raise click.UsageError("transfer has its own rows: name what is carried over with --methods, not --arms")
 
 
 def _arms(methods: str, experiment: Path | None, method: dict[str, Any], train: dict[str, Any]) -> list[Any]:
