@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import pytest
 import results
 import stages
 import study as driver
-from figures import filled, write_page
+from figures import filled, write_pages
 from PIL import Image
 from results import Scores, difference, parts, ranking
 from stages import Changes, Chosen, Study
@@ -281,8 +282,8 @@ def the_page_says_the_same(study: Study, chosen: Chosen, out: Path) -> None:
     """Its tables of what was chosen and of every candidate hold the store's numbers."""
     page = out / "docs" / "experiments" / "page.md"
     page.parent.mkdir(parents=True)
-    write_page(study, out, page)
-    text = page.read_text()
+    write_pages(study, out, page)
+    text = page.with_name("page-tables.md").read_text()
     assert "| rate | plain | usual | diverges | – | – | – |" in text
     for part in parts(study, study.stage("weight"), chosen, out):
         ranked = [(candidate.label, f"{value:.1f}") for candidate, value in ranking(part.stage, [(part, "whole")])]
@@ -296,6 +297,10 @@ def the_page_says_the_same(study: Study, chosen: Chosen, out: Path) -> None:
         assert result is not None
         base, novel = (found.accuracy for found in result.scores.values())
         assert f"| weight | whole | {part.setting} | {other} | {base:.1f} | {novel:.1f} | {scores.mean('HM')} |" in text
+        row = [run.recipe["data"], "1", "val", f"{base}", f"{novel}", run.id]
+        assert ["weight", part.setting, "whole", other, *row] in list(
+            csv.reader(driver.scores(study, out).splitlines())
+        )
 
 
 def test_the_page_keeps_its_words_and_says_what_is_missing(
@@ -304,14 +309,14 @@ def test_the_page_keeps_its_words_and_says_what_is_missing(
     page = tmp_path / "docs" / "experiments" / "page.md"
     page.parent.mkdir(parents=True)
     monkeypatch.setattr("figures.walk", lambda study, _: [(stage, None) for stage in study.stages])
-    write_page(shipped, tmp_path / "none", page)
-    text = page.read_text()
-    assert "## The paper's table" in text and "Not run yet." in text and "Nothing has been run." in text
+    write_pages(shipped, tmp_path / "none", page)
+    text, tables = page.read_text(), page.with_name("page-tables.md").read_text()
+    assert "## The paper's table" in text and "Not run yet." in text and "Nothing has been run." in tables
     page.write_text(text.replace("# Does reconstruction pay?", "# Does it?\n\nIt does not."))
-    write_page(shipped, tmp_path / "none", page)
+    write_pages(shipped, tmp_path / "none", page)
     assert page.read_text() == text.replace("# Does reconstruction pay?", "# Does it?\n\nIt does not.")
-    with pytest.raises(DataError, match="has not one block 'chosen'"):
-        filled(text.replace("<!-- end chosen -->", ""), "chosen", "", page)
+    with pytest.raises(DataError, match="has not one block 'kept'"):
+        filled(text.replace("<!-- end kept -->", ""), "kept", "", page)
 
 
 @dataclass

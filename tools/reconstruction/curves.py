@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from results import Part, difference, extent
 from stages import Candidate
 
@@ -27,6 +29,12 @@ SINGLE, WHOLE = "single branch", "RMAdapter"
 """The arm at which lines over a weight begin, and the one with two weights, which is drawn as marks."""
 WEIGHTS = ("reconstruction_image", "consistency_image")
 """What names a point."""
+Mark = tuple[str, float, float, str]
+"""Arm, base, novel, and its weights in words."""
+SIDES = ((1, 0), (0, 1), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1))
+"""Where its weights may stand beside it, from the best: right and up are 1."""
+Box = tuple[float, float, float, float]
+"""Left, low, right, high."""
 
 
 def weights(parts: Sequence[Part], zero: Sequence[Part], path: Path) -> bool:
@@ -36,8 +44,9 @@ def weights(parts: Sequence[Part], zero: Sequence[Part], path: Path) -> bool:
         return False
     figure = Figure(figsize=(3.6 * len(points), 4.0), layout="constrained")
     grid = figure.subplots(1, len(points), squeeze=False, sharex=True, sharey=True)[0]
+    marks = []
     for axes, (rate, found) in zip(grid, points.items(), strict=True):
-        _panel(axes, found, [(part, "zero-shot") for part in zero])
+        marks.append(_panel(axes, found, [(part, "zero-shot") for part in zero]))
         axes.set_title(f"rate {rate:g}", fontsize=10, color=INK, loc="left")
         axes.set_xlabel("base accuracy, %", fontsize=9)
     grid[0].set_ylabel("novel accuracy, %", fontsize=9)
@@ -46,6 +55,9 @@ def weights(parts: Sequence[Part], zero: Sequence[Part], path: Path) -> bool:
     handles = {text: line for axes in grid for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
     said = f"validation items, {extent(parts[0])}; at the marks λ1 (= λ2), λ3, or both; grey lines: equal HM"
     _legend(figure, handles, said)
+    figure.draw_without_rendering()  # so that axes are where they will be
+    for axes, shown in zip(grid, marks, strict=True):
+        _name(axes, shown)
     _save(figure, path)
     return True
 
@@ -73,7 +85,10 @@ def _points(parts: Sequence[Part], rate: float) -> dict[str, list[tuple[float, f
     return found
 
 
-def _panel(axes: Any, points: dict[str, list[tuple[float, float, str]]], zero: Sequence[tuple[Part, str]]) -> None:
+def _panel(
+    axes: Any, points: dict[str, list[tuple[float, float, str]]], zero: Sequence[tuple[Part, str]]
+) -> list[Mark]:
+    """Lines and marks; returns the marks, which have no names yet."""
     marks = [(arm, *point) for arm, own in points.items() for point in own]
     for part, arm in zero:
         base, novel = (part.scores(arm).mean(role).mean for role in ("base", "novel"))
@@ -82,12 +97,40 @@ def _panel(axes: Any, points: dict[str, list[tuple[float, float, str]]], zero: S
         if arm not in (SINGLE, WHOLE):
             line = [*points.get(SINGLE, []), *own]
             axes.plot([x for x, _, _ in line], [y for _, y, _ in line], color=STYLE[arm][0], linewidth=1.5, zorder=2)
-    for arm, x, y, text in marks:
+    for arm, x, y, _ in marks:
         color, mark = STYLE[arm]
         axes.scatter([x], [y], color=color, marker=mark, s=36, label=arm, zorder=3)
-        axes.annotate(text, (x, y), textcoords="offset points", xytext=(5, 4), fontsize=8, color=color)
     _plain(axes)
     axes.margins(0.15)
+    return marks
+
+
+def _name(axes: Any, marks: Sequence[Mark]) -> None:
+    """Each mark's weights beside it, where they cover no mark, no line and no other weights."""
+    dots = axes.figure.dpi / 72
+    places = [axes.transData.transform((x, y)) / dots for _, x, y, _ in marks]
+    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in places]
+    for line in axes.get_lines():
+        for one, other in pairwise(axes.transData.transform(line.get_xydata()) / dots):
+            steps = np.linspace(one, other, 2 + int(np.hypot(*(other - one)) / 3))
+            taken += [(x - 1, y - 1, x + 1, y + 1) for x, y in steps]
+    for (arm, x, y, text), (left, low) in zip(marks, places, strict=True):
+        width, height = 4.6 * len(text), 8.0
+        boxes = [
+            (left + far - width / 2, low + up - height / 2, left + far + width / 2, low + up + height / 2)
+            for reach in (6.0, 10.0, 15.0)
+            for far, up in ((over * (reach + width / 2), up * (reach + height / 2)) for over, up in SIDES)
+        ]
+        box = next((box for box in boxes if not any(_cover(box, other) for other in taken)), boxes[0])
+        taken.append(box)
+        offset = ((box[0] + box[2]) / 2 - left, (box[1] + box[3]) / 2 - low)
+        placed = {"textcoords": "offset points", "ha": "center", "va": "center", "fontsize": 8}
+        written = axes.annotate(text, (x, y), xytext=offset, color=STYLE[arm][0], **placed)
+        written.set_path_effects([withStroke(linewidth=2, foreground="white")])
+
+
+def _cover(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _equal_hm(axes: Any) -> None:

@@ -1,4 +1,4 @@
-"""The study's tables and plots, from its store: what stands between a page's markers, and two PNG files.
+"""The study's tables and plots, from its store: what stands between the markers of two pages, and two PNG files.
 
 What is between ``<!-- begin NAME … -->`` and ``<!-- end NAME -->`` is written anew by every call, and the text around
 it is left alone. A page that is not there begins with all blocks and no other text.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -35,8 +35,8 @@ BEGIN, END = "<!-- begin {0}: tools/reconstruction/study.py page -->", "<!-- end
 Walked = Sequence[tuple[Stage, list[Part] | None]]
 
 
-def write_page(study: Study, out: Path, page: Path) -> None:
-    """Fill the page's blocks and draw its plots beside it, under ``images/reconstruction``.
+def write_pages(study: Study, out: Path, page: Path) -> None:
+    """Fill the blocks of the account and of the page of all tables beside it, and draw the plots.
 
     Raises:
         DataError: for a page that lacks the markers of a block.
@@ -44,21 +44,24 @@ def write_page(study: Study, out: Path, page: Path) -> None:
     walked = list(walk(study, out))
     images = page.parent.parent / "images" / "reconstruction"
     images.mkdir(parents=True, exist_ok=True)
-    blocks = {name: make(walked) for name, make in BLOCKS.items()}
-    place = Path("..", "images", "reconstruction").as_posix()
-    for name, draw in PLOTS.items():
-        drawn = draw(walked, images / f"{name}.png")
-        blocks[name] = f"![{TITLES[name]}]({place}/{name}.png)" if drawn else "Not run yet."
-    text = page.read_text(encoding="utf-8") if page.exists() else skeleton()
-    for name, content in blocks.items():
-        text = filled(text, name, content, page)
-    write_text(page, text)
+    for file, title, blocks in (
+        (page, "Does reconstruction pay?", ACCOUNT),
+        (page.with_name(f"{page.stem}-tables.md"), "Does reconstruction pay? All tables", TABLES),
+    ):
+        text = file.read_text(encoding="utf-8") if file.exists() else skeleton(title, blocks)
+        for name, (_, make) in blocks.items():
+            text = filled(text, name, make(walked), file)
+        for name, (about, draw) in PLOTS.items() if blocks is ACCOUNT else ():
+            drawn = draw(walked, images / f"{name}.png")
+            text = filled(text, name, f"![{about}](../images/reconstruction/{name}.png)" if drawn else NOTHING, file)
+        write_text(file, text)
 
 
-def skeleton() -> str:
+def skeleton(title: str, blocks: Mapping[str, tuple[str, object]]) -> str:
     """A page of blocks."""
-    parts = [f"## {TITLES[name]}\n\n{BEGIN.format(name)}\n{END.format(name)}\n" for name in TITLES]
-    return "\n".join(["# Does reconstruction pay?\n", *parts])
+    named = {**blocks, **(PLOTS if blocks is ACCOUNT else {})}
+    parts = [f"## {about}\n\n{BEGIN.format(name)}\n{END.format(name)}\n" for name, (about, _) in named.items()]
+    return "\n".join([f"# {title}\n", *parts])
 
 
 def filled(text: str, name: str, content: str, page: Path) -> str:
@@ -199,18 +202,39 @@ def against(walked: Walked) -> str:
     return table(("tested in", "", "base", "novel", "HM"), rows, [part for _, part in parts])
 
 
-def kept(walked: Walked) -> str:
-    """Each setting where something has to be kept, beside the usual one and another style."""
-    rows: list[list[object]] = []
+def _kept(walked: Walked) -> tuple[list[tuple[str, Part]], tuple[str, ...]]:
+    """Settings where something has to be kept, behind the usual one, and the arms that are looked at in them."""
     parts = [part for name in ("ablation", "keep", "curve", "styles") for part in named(walked, name)]
     arms = next((stage.arms for stage, _ in walked if stage.name == "keep"), ())
-    for part in parts:
-        where = "another style" if part.stage.name == "styles" else part.setting
+    return [("another style" if part.stage.name == "styles" else part.setting, part) for part in parts], arms
+
+
+def kept(walked: Walked) -> str:
+    """What each arm has more than the single branch there, and than zero-shot on novel classes; a row a setting."""
+    parts, arms = _kept(walked)
+    others = [arm for arm in arms if arm not in (ZERO, SINGLE)]
+    gained: list[list[object]] = []
+    retained: list[list[object]] = []
+    for where, part in parts:
+        single, zero = part.scores(SINGLE), part.scores(ZERO)
+        gained.append([where, single.mean("HM"), *(difference(part.scores(arm), single, "HM") for arm in others)])
+        novel = [difference(part.scores(arm), zero, "novel") for arm in (SINGLE, *others)]
+        retained.append([where, zero.mean("novel"), *novel])
+    first = table((f"HM − {SINGLE}", f"{SINGLE}, HM", *others), gained)
+    second = table((f"novel − {ZERO}", f"{ZERO}, novel", SINGLE, *others), retained, [part for _, part in parts])
+    return f"{first}\n\n{second}"
+
+
+def settings(walked: Walked) -> str:
+    """Base, novel and HM of each arm in each setting."""
+    parts, arms = _kept(walked)
+    rows: list[list[object]] = []
+    for where, part in parts:
         for arm in arms:
             novel = difference(part.scores(arm), part.scores(ZERO), "novel") if arm != ZERO else ""
             rows.append([where, *row(part, arm, (SINGLE,)), novel])
     columns = ("setting", "", "base", "novel", "HM", f"HM − {SINGLE}", f"novel − {ZERO}")
-    return table(columns, rows, parts)
+    return table(columns, rows, [part for _, part in parts])
 
 
 def each_theme(walked: Walked) -> str:
@@ -245,32 +269,32 @@ def computed(walked: Walked) -> str:
     return "\n".join([*lines, f"- {1000 * fmean(steps):.0f} ms an update, mean over runs"] if steps else lines)
 
 
-BLOCKS: dict[str, Callable[[Walked], str]] = {
-    "stages": stages,
-    "chosen": chosen,
-    "ablation": ablation,
-    "against": against,
-    "kept": kept,
-    "themes": each_theme,
-    "candidates": candidates,
-    "computed": computed,
+ACCOUNT: dict[str, tuple[str, Callable[[Walked], str]]] = {
+    "ablation": ("The paper's table, on test items", ablation),
+    "against": ("The tuned method against others", against),
+    "kept": ("Where something has to be kept", kept),
 }
-PLOTS: dict[str, Callable[[Walked, Path], bool]] = {
-    "weights": lambda walked, path: weights(
-        [part for name in WEIGHED for part in named(walked, name)], named(walked, "recipe"), path
+"""The account's tables: a title and what fills it."""
+TABLES: dict[str, tuple[str, Callable[[Walked], str]]] = {
+    "stages": ("What was asked", stages),
+    "chosen": ("What was chosen, on validation items", chosen),
+    "settings": ("Where something has to be kept", settings),
+    "themes": ("Each theme, HM", each_theme),
+    "candidates": ("Every candidate, validation items", candidates),
+    "computed": ("Computed with", computed),
+}
+PLOTS: dict[str, tuple[str, Callable[[Walked, Path], bool]]] = {
+    "weights": ("Base against novel over λ", lambda walked, path: weights(*_weighed(walked), path)),
+    "lengths": (
+        "Retention against training length",
+        lambda walked, path: lengths(named(walked, "curve"), named(walked, "ablation"), path),
     ),
-    "lengths": lambda walked, path: lengths(named(walked, "curve"), named(walked, "ablation"), path),
 }
-WEIGHED = ("single", "reconstruction", "consistency", "both")
-TITLES = {
-    "stages": "What was asked",
-    "chosen": "What was chosen, on validation items",
-    "ablation": "The paper's table, on test items",
-    "against": "The tuned method against others",
-    "kept": "Where something has to be kept",
-    "weights": "Base against novel over λ",
-    "lengths": "Retention against training length",
-    "themes": "Each theme, HM",
-    "candidates": "Every candidate, validation items",
-    "computed": "Computed with",
-}
+"""The account's plots; False where there is nothing to draw."""
+NOTHING = "Not run yet."
+
+
+def _weighed(walked: Walked) -> tuple[list[Part], list[Part]]:
+    """Stages that try weights at several rates, and the one that has zero-shot."""
+    tried = ("single", "reconstruction", "consistency", "both")
+    return [part for name in tried for part in named(walked, name)], named(walked, "recipe")

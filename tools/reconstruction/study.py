@@ -3,7 +3,7 @@
     python tools/reconstruction/study.py list                   stages, runs, what is done and what was chosen
     python tools/reconstruction/study.py run all --jobs 2       every stage; the same line again goes on
     python tools/reconstruction/study.py run optimiser blocks   some, once those above them that choose are finished
-    python tools/reconstruction/study.py page                   tables and plots into docs/experiments/reconstruction.md
+    python tools/reconstruction/study.py page                   tables, plots and scores into docs and results
 
 Every stage starts from what those above it chose, and that is read from the store each time. Choosing reads OUT/tuning,
 which holds validation scores only: a task that is scored there dropped its test items when it was loaded
@@ -18,18 +18,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from figures import write_page
+from figures import write_pages
 from results import Part, best, choose, folder, parts, ranking, walk
 from stages import Chosen, Stage, Study, as_toml, plans
 
 from rmadapter import sweep
 from rmadapter.arms import Arm
 from rmadapter.errors import UserError
-from rmadapter.files import write_text
+from rmadapter.files import csv_text, write_text
 from rmadapter.live import watching
 from rmadapter.store import Plan, Planned, Store
 
 ROOT = Path(__file__).resolve().parents[2]
+SCORES = ("stage", "setting", "arm", "candidate", "task", "seed", "items", "base", "novel", "id")
+"""Columns of the file of scores; accuracies in percent."""
 SECONDS = 35 / 600
 """An update of RMAdapter on pictoclip-s on one core, until it has been measured."""
 
@@ -119,6 +121,20 @@ def _winner(stage: Stage, cells: Sequence[tuple[Part, str]]) -> str:
     return best(stage, cells).label if ranking(stage, cells) else "nothing, since no candidate was trained to its end"
 
 
+def scores(study: Study, out: Path) -> str:
+    """Every run that is done, as CSV: a row for each stage, setting, arm and candidate that has it."""
+    rows: list[list[object]] = [[*SCORES]]
+    for stage, found in walk(study, out):
+        for part in found or []:
+            for (arm, candidate), label in part.labels.items():
+                for run in part.grid.runs(label=label):
+                    base, novel = (part.grid.score(run, role) for role in ("base", "novel"))
+                    where = [run.recipe["data"], run.recipe["seed"], stage.items]
+                    if base is not None and novel is not None:
+                        rows.append([stage.name, part.setting, arm, candidate, *where, base, novel, run.id])
+    return csv_text(rows)
+
+
 def hours(runs: Sequence[Planned]) -> float:
     """Of one core, for runs that are not done, by their updates."""
     updates = [run.recipe["train"]["updates"] or 0 for run in runs if run.recipe["method"] != "zero_shot"]
@@ -134,6 +150,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=Path("sweeps/reconstruction"))
     parser.add_argument("--study", type=Path, default=ROOT / "experiments" / "reconstruction")
+    parser.add_argument("--scores", type=Path, default=ROOT / "results" / "reconstruction.csv")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "experiments" / "reconstruction.md")
     arguments = parser.parse_args()
     if bool(arguments.stages) != (arguments.command == "run"):
@@ -145,7 +162,8 @@ def main() -> None:
         elif arguments.command == "list":
             print(listing(study, arguments.out))
         else:
-            write_page(study, arguments.out, arguments.page)
+            write_pages(study, arguments.out, arguments.page)
+            write_text(arguments.scores, scores(study, arguments.out))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
