@@ -15,7 +15,7 @@ SOURCE = Path(rmadapter.__file__).parent
 
 # Low to high: a module may import from its own layer and from those below it.
 LAYERS = [
-    {"errors", "files", "settings", "recipes", "provenance", "progress", "allocator"},
+    {"errors", "files", "settings", "recipes", "provenance", "progress", "allocator", "kept"},
     {"backbones", "data"},
     {"frame"},
     {"method"},
