@@ -175,3 +175,16 @@ def test_the_reconstruction_branch_does_not_run_at_inference(monkeypatch: pytest
         method(method.begin("image", images), method.begin_text(["cat", "dog"]))
     with pytest.raises(AssertionError, match="ran"):
         method.train()(method.begin("image", images), method.begin_text(["cat", "dog"]))
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_zero_start_predicts_as_the_frozen_model(pictoclip: Backbone, fused: bool, layers: int) -> None:
+    found = {}
+    for zero in (True, False):
+        method = RMAdapter(pictoclip, seed=3, zero_start=zero, fused=fused, decoder_layers=layers, scale=1.0).eval()
+        with torch.no_grad():
+            rows = method.begin_text(("otter", "tapir"))
+            adapted = torch.nn.functional.normalize(method.finish_text(rows)[0], dim=-1)
+            found[zero] = (adapted - method.frozen("text", rows)).abs().max().item()
+    assert found[True] < 1e-6 and found[False] > 0.01

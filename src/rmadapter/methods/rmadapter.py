@@ -52,7 +52,7 @@ class RMAdapterSettings(Settings):
     gradient_scale: bool = True
     """Do adapter weights train as if the scale were 1 (MMA's gradient-scale op)? Matters to SGD, hardly to AdamW."""
     zero_start: bool = False
-    """Does the adapter start as the identity (W_up = 0)? False: Kaiming as in MMA, small only through the scale."""
+    """Does it start as the identity (W_up = 0; fused: W_2 too)? False: Kaiming as in MMA, small by the scale."""
     shared_down: bool = True
     """Do the branches share the down-projection? If not (and detached), reconstruction cannot change predictions."""
     decoder_layers: Literal[1, 2, 3] = 2
@@ -98,14 +98,15 @@ class DualBranch(nn.Module):
         self.activation = settings.activation
         self.down = linear(width, rank)
         self.up = linear(rank, width)
-        if settings.zero_start:
-            nn.init.zeros_(self.up.weight)
         self.decoder = nn.ModuleList()
         self.private_down = None
         if decode:
             widths = [rank, *[hidden] * (layers - 1), width]
             self.decoder.extend(linear(i, o) for i, o in pairwise(widths))
             self.private_down = None if settings.shared_down else linear(width, rank)
+        added = [self.up, *(self.decoder[-1:] if settings.fused else ())]
+        for layer in added if settings.zero_start else ():
+            nn.init.zeros_(cast(nn.Linear, layer).weight)
 
     def hidden(self, u: Tensor) -> Tensor:
         """Reconstruction branch up to its last layer: (b, l, w) to (b, l, h)."""
