@@ -28,7 +28,7 @@ from rmadapter.recipe import resolve
 from rmadapter.store import Store, decides
 
 SHIPPED = Path(__file__).parent.parent / "experiments" / "reconstruction"
-BUDGET = 290
+BUDGET = 300
 """Trained runs that settings are chosen by."""
 
 
