@@ -48,11 +48,11 @@ def test_a_grid_is_an_arm_a_combination(tmp_path: Path) -> None:
     [
         ("", "arms"),
         ("arms = 3", "list of tables"),
-        ("[[arms]]\nlable = 'x'", "no setting 'lable'"),
+        ("[[arms]]\nlable = 'x'", "unknown setting 'lable'"),
         ("[[arms]]\ngrid = {lr = [1]}", "no key 'lr'"),
         ("[[arms]]\ngrid = {'method.name' = ['coop', 'mma']}", "no key 'method.name'"),
         ("[[arms]]\ngrid = {'train.lr' = []}\n[[arms]]\nmethod = {name = 'mma'}", "at least 1 item"),
-        ("[[arms]]\nmethod = {name = 'mma', rnak = 4}", r"e.*\.toml: .* no setting 'rnak'"),
+        ("[[arms]]\nmethod = {name = 'mma', rnak = 4}", r"e.*\.toml: .* unknown setting 'rnak'"),
         ("[[arms]]\ntrain = {lr = -1}", r"e.*\.toml: .*lr is not valid"),
         ("[[arms]]\n[[arms]]", "two arms are called 'rmadapter'"),
         ("[[arms", "not a TOML file"),

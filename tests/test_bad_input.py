@@ -274,10 +274,19 @@ def _(folder: Path) -> None:
     write(folder / "photos.jsonl", '{"path": "photos/red/0.png", "label": "red"}\n{"path": \n')
 
 
-@case(TRAIN, 2, "train and a test folder")
+@case(TRAIN, 0, "0 test images")
 def _(folder: Path) -> None:
-    """train and val folders, and none for testing"""
-    for part in ("train", "val"):
+    """a train folder, and none for testing"""
+    for part in ("train",):
+        shutil.copytree(folder / "photos", folder / "parted" / part)
+    shutil.rmtree(folder / "photos")
+    (folder / "parted").rename(folder / "photos")
+
+
+@case(TRAIN, 2, "needs a train folder")
+def _(folder: Path) -> None:
+    """val and test folders, and none to learn from"""
+    for part in ("val", "test"):
         shutil.copytree(folder / "photos", folder / "parted" / part)
     shutil.rmtree(folder / "photos")
     (folder / "parted").rename(folder / "photos")

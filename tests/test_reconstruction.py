@@ -93,7 +93,7 @@ def test_a_new_recipe_would_change_no_run_of_the_study(shipped: Study, monkeypat
         ('arms = ["nobody"]', "unknown arm 'nobody'"),
         ('settings = ["dark"]', "unknown setting 'dark'"),
         ('data = "mine"', "unknown list of tasks 'mine'"),
-        ('chose = "each"', "stage 1 has no setting 'chose'"),
+        ('chose = "each"', "stage 1: unknown setting 'chose'"),
         ('candidates = [{labl = "a"}]', "candidates is not valid"),
         ("candidates = []", "there is nothing to choose from"),
     ],

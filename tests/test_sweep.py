@@ -216,7 +216,7 @@ def test_mistakes_are_found_before_anything_is_computed(folders: tuple[str, str]
         plan(folders, method={"rank": -3})
     with pytest.raises(DataError, match="there is no task"):
         plan(("nowhere",))
-    with pytest.raises(SettingError, match="no setting 'epoch'"):
+    with pytest.raises(SettingError, match="unknown setting 'epoch'"):
         sweep.plan("few-shot", [Arm("x", {"method": {"name": "rmadapter"}, "train": {"epoch": 2}})], data=folders)
 
 

@@ -177,7 +177,7 @@ def test_what_it_refuses(teacher: Method, small: Backbone, base: Task, few: Task
         carry(dimension=5)
     with pytest.raises(SettingError, match=r"no room for the novel classes.*\n.*3 novel classes, 1 auxiliary"):
         carry(dimension=4, novel="blind")
-    with pytest.raises(SettingError, match="has no setting 'rigde'"):
+    with pytest.raises(SettingError, match="unknown setting 'rigde'"):
         carry(rigde=5)
     with pytest.raises(SettingError, match="without augmentation"):
         carry(plus=STEP.model_copy(update={"augment": "crop_flip"}))

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 
 class UserError(Exception):
@@ -15,23 +16,32 @@ class UserError(Exception):
         problem: what was wrong, in one sentence, naming the file or setting.
         got: what was given.
         allowed: what would have been accepted.
+        about: what the setting or key means.
         remedy: what to do next.
     """
 
-    def __init__(self, problem: str, *, got: object = None, allowed: object = None, remedy: str | None = None) -> None:
-        self.problem, self.got, self.allowed, self.remedy = problem, got, allowed, remedy
-        lines = [problem]
-        if got is not None:
-            lines.append(f"  given:   {got}")
-        if allowed is not None:
-            lines.append(f"  allowed: {allowed}")
-        if remedy is not None:
-            lines.append(f"  do:      {remedy}")
-        super().__init__("\n".join(lines))
+    def __init__(
+        self,
+        problem: str,
+        *,
+        got: object = None,
+        allowed: object = None,
+        about: str | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        self.problem, self.got, self.allowed, self.about, self.remedy = problem, got, allowed, about, remedy
+        said = {"given": got, "allowed": allowed, "about": about, "do": remedy}
+        lines = [f"  {name + ':':8} {value}" for name, value in said.items() if value is not None]
+        super().__init__("\n".join([problem, *lines]))
+
+    def again(self, problem: str, kind: type[UserError] | None = None) -> UserError:
+        """The same with another first sentence, and of another kind where one is given."""
+        return (kind or type(self))(problem, got=self.got, allowed=self.allowed, about=self.about, remedy=self.remedy)
 
     def __reduce__(self) -> tuple[Callable[[str], UserError], tuple[str]]:
         """So that an error of a worker process arrives whole."""
-        return partial(type(self), got=self.got, allowed=self.allowed, remedy=self.remedy), (self.problem,)
+        rest: dict[str, Any] = {"got": self.got, "allowed": self.allowed, "about": self.about, "remedy": self.remedy}
+        return partial(type(self), **rest), (self.problem,)
 
 
 class DataError(UserError):
@@ -60,8 +70,7 @@ def naming(file: object) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        again = type(error)(f"{file}: {error.problem}", got=error.got, allowed=error.allowed, remedy=error.remedy)
-        raise again from error
+        raise error.again(f"{file}: {error.problem}") from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

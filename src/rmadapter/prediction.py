@@ -73,7 +73,7 @@ def find_images(given: Iterable[str | Path]) -> Iterator[Path]:
                 raise DataError(f"no file matches {name}")
             yield from find_images(found)
         else:
-            raise DataError(f"{path} does not exist")
+            raise DataError(f"{path} does not exist", remedy="check the path; a pattern goes in quotes")
 
 
 def _below(folder: Path) -> Iterator[Path]:
@@ -88,7 +88,7 @@ def _below(folder: Path) -> Iterator[Path]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(here, name) for name in files if is_image(Path(name))]
     if not found:
-        raise DataError(f"{folder} has no images in it")
+        raise DataError(f"{folder} has no images in it", remedy="name one that has, or the files")
     yield from sorted(found)
 
 
@@ -99,5 +99,9 @@ def read_names(given: str) -> list[str]:
     try:
         lines = Path(given[1:]).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{given[1:]} is not a readable list of class names", got=str(error)) from error
+        raise DataError(
+            f"{given[1:]} is not a readable list of class names",
+            got=str(error),
+            allowed="a file in UTF-8 with one name a line",
+        ) from error
     return [line.strip() for line in lines if line.strip()]

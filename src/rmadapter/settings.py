@@ -21,6 +21,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 """A seed; 0 is one."""
 
 
+LONGEST = 200
+"""Letters of a wrong value that a message shows."""
+
+
 class Settings(BaseModel):
     """Base of all settings. Frozen; a docstring under a field is its help text."""
 
@@ -41,13 +45,13 @@ class Settings(BaseModel):
         except FileNotFoundError:
             raise error(f"{file} is missing") from None
         except (OSError, ValueError) as failure:
-            raise error(f"{file} cannot be read", got=str(failure)) from failure
+            raise error(f"{file} cannot be read", got=str(failure), remedy="mend it, or restore it") from failure
         if not isinstance(content, Mapping):
             raise error(f"{file} is damaged: it does not hold an object")
         try:
             return cls.parse(content, str(file))
         except SettingError as failure:
-            raise error(failure.problem, got=failure.got, remedy=failure.remedy) from failure
+            raise failure.again(failure.problem, error) from failure
 
     @classmethod
     def parse(cls, values: Mapping[str, Any], where: str) -> Self:
@@ -63,7 +67,7 @@ class Settings(BaseModel):
         for key in values:
             if key not in cls.model_fields:
                 raise SettingError(
-                    f"{where} has no setting {key!r}",
+                    f"{where}: unknown setting {key!r}",
                     allowed=", ".join(cls.model_fields) or "no settings",
                     remedy=nearest(key, cls.model_fields),
                 )
@@ -72,12 +76,16 @@ class Settings(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             name = ".".join(str(part) for part in first["loc"][:1])
-            reason = first["msg"].removeprefix("Value error, ")
             field = cls.model_fields.get(name)
+            about = field.description if field else None
+            if first["type"] == "missing" and len(first["loc"]) == 1:
+                raise SettingError(f"{where}: {name} is missing", about=about) from None
+            reason, got = first["msg"].removeprefix("Value error, "), repr(first["input"])
+            inside = ".".join(map(str, first["loc"][1:]))
             raise SettingError(
-                f"{where}: {name or 'settings'} is not valid: {reason}",
-                got=repr(first["input"]) if name else None,
-                remedy=field.description if field else None,
+                f"{where}: {name or 'settings'} is not valid: {f'at {inside}: ' if inside else ''}{reason}",
+                got=(got if len(got) <= LONGEST else f"{got[:LONGEST]} …") if name else None,
+                about=about,
             ) from None
 
     @model_validator(mode="before")

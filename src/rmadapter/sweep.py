@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from rmadapter import adapter, allocator, protocols, provenance
 from rmadapter.arms import Arm
 from rmadapter.data.task import Task
-from rmadapter.errors import SettingError, UserError
+from rmadapter.errors import DataError, SettingError, UserError
 from rmadapter.kit import Kit
 from rmadapter.methods import method_class
 from rmadapter.recipe import Recipe, resolve
@@ -108,7 +108,14 @@ def unusual(protocol: str, recipe: Recipe) -> list[str]:
 
 
 def planned_run(label: str, recipe: Recipe, leg: protocols.Leg, kit: Kit) -> Planned:
-    """A recipe on a leg of its protocol, with the hashes of all that decides it."""
+    """A recipe on a leg of its protocol, with the hashes of all that decides it.
+
+    Raises:
+        DataError: for a task without images to score.
+    """
+    for e in leg.evaluations:
+        if not len(kit.part(e.data, e.classes, recipe).test):
+            raise DataError(f"{e.data} has no {recipe.test_on} images to score", remedy="leave it out, or give it some")
     wanted = tuple(
         Wanted(role=e.role, data=e.data, classes=e.classes, split=kit.tested(e.data, e.classes, recipe))
         for e in leg.evaluations

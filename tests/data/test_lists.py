@@ -125,7 +125,7 @@ CSV_MISTAKES = [
     ("path,label,class_name\notter/0.png,x,a\notter/1.png,y,\n", "line 3: an empty class_name"),
     ("path,label,split\notter/0.png,x,train\notter/1.png,y,\n", "line 3: an empty split[^$]*1 of 2 lines"),
     ("path,label,split\notter/0.png,x,train\notter/1.png,y,tset\n", "line 3: unknown split 'tset'[^$]*'test'"),
-    ("path,label,split\notter/0.png,x,train\notter/1.png,y,train\n", "no line is in test"),
+    ("path,label,split\notter/0.png,x,val\notter/1.png,y,test\n", "no line is in train"),
     ("path,label,split\notter/0.png,a b,train\notter/1.png,A_b,test\n", "two classes have the same name"),
 ]
 

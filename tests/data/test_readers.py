@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from rmadapter import load_task
+from rmadapter import ZeroShot, evaluate, load_backbone, load_task, sweep
+from rmadapter.arms import arms
 from rmadapter.data import Task
 from rmadapter.data.export import export_task
 from rmadapter.data.readers import read_manifest
@@ -83,7 +84,7 @@ def test_split_files(tmp_path: Path) -> None:
         ({"val": [["c/0.png", 0, "cat"]]}, r"c/0\.png belongs to the split but is not on disk"),
         ({"train": [["a/0.png", "x", "cat"]]}, r"split\.json: train is not valid"),
         ({"val": [["a/0.png", 0, "cat"]]}, r"a/0\.png stands in train and in val"),
-        ({"extra": []}, r"split\.json has no setting 'extra'"),
+        ({"extra": []}, r"split\.json: unknown setting 'extra'"),
     ):
         write_split(tmp_path, **changes)
         with pytest.raises(DataError, match=message):
@@ -116,9 +117,26 @@ def test_part_folders(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "parts" / "val").mkdir()
     with pytest.raises(DataError, match="two folders for val"):
         load_task(tmp_path / "parts")
-    (tmp_path / "two" / "train" / "cat").mkdir(parents=True)
-    with pytest.raises(DataError, match="needs a train and a test folder"):
+    (tmp_path / "two" / "test" / "cat").mkdir(parents=True)
+    with pytest.raises(DataError, match="needs a train folder"):
         load_task(tmp_path / "two")
+
+
+def test_all_may_be_learned_from(photos: Path, tmp_path: Path) -> None:
+    """Without test images there is a task, and nothing scores it."""
+    photos.rename(tmp_path / "train")
+    task = load_task(tmp_path)
+    assert [len(split) for split in (task.train, task.val, task.test)] == [18, 0, 0] and "0 test images" in task.note
+    rows = [[item.picture.name, item.label, task.classes[item.label]] for item in task.train_items]
+    (tmp_path / "split.json").write_text(json.dumps({"train": rows}))
+    assert load_task(tmp_path).train_items == task.train_items
+    lines = [f"{path},{name},train" for path, _, name in rows]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *lines]))
+    assert load_task(tmp_path / "list.csv").train.labels == task.train.labels
+    with pytest.raises(DataError, match="has no test images"):
+        evaluate(ZeroShot(load_backbone("pictoclip-s")).predictor(task.classes), task.test)
+    with pytest.raises(DataError, match="has no test images to score"):
+        sweep.plan("base-to-novel", arms(["zero_shot"], {}, {}), data=[str(tmp_path)])
 
 
 def test_images_beside_the_class_folders_are_said(photos: Path) -> None:

@@ -160,29 +160,37 @@ def read_class_folders(walk: Walk, classes: list[Path], split_seed: int, templat
 
 
 def read_part_folders(walk: Walk, subfolders: list[Path], template: str | None) -> Task:
-    """A task from train, val (not needed) and test folders of class folders; the classes are those of train."""
+    """A task from train, val and test folders of class folders; the classes are those of train, which alone must be."""
     parts: dict[str, Path] = {}
     for path in subfolders:
         part = PART_NAMES[path.name.lower()]
         if part in parts:
             raise DataError(f"{walk.root} has two folders for {part}", got=f"{parts[part].name}, {path.name}")
         parts[part] = path
-    if "train" not in parts or "test" not in parts:
-        raise DataError(f"{walk.root} needs a train and a test folder", got=", ".join(p.name for p in subfolders))
+    if "train" not in parts:
+        raise DataError(
+            f"{walk.root} needs a train folder",
+            got=", ".join(path.name for path in subfolders),
+            remedy="put what is learned from into FOLDER/train/CLASS/",
+        )
     inside = {part: walk.subfolders(path) for part, path in parts.items()}
     classes = inside["train"]
     _check_classes(parts["train"], classes)
     labels = {path.name: label for label, path in enumerate(classes)}
-    items: dict[str, tuple[Item, ...]] = {"val": ()}
+    items: dict[str, tuple[Item, ...]] = {"val": (), "test": ()}
     for part, folders in inside.items():
         strange = [path.name for path in folders if path.name not in labels]
         if strange:
-            raise DataError(f"{parts[part]} has classes that {parts['train']} has not", got=", ".join(strange[:5]))
+            raise DataError(
+                f"{parts[part]} has classes that {parts['train']} has not",
+                got=", ".join(strange[:5]),
+                remedy="give them images to learn from, or remove them",
+            )
         items[part] = tuple(Item(labels[path.name], picture) for path in folders for picture in walk.images(path))
     empty = set(labels.values()) - {item.label for item in items["train"]}
     if empty:
         raise DataError(f"{classes[min(empty)]} has no images in it", remedy="add images, or remove the folder")
-    if not items["test"]:
+    if "test" in parts and not items["test"]:
         raise DataError(f"{parts['test']} has no images to test on", remedy="add images, in class folders")
     train, val, test = (items[part] for part in PARTS)
     note = (

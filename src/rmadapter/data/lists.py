@@ -229,9 +229,8 @@ def _parts(file: Path, rows: list[Row], items: list[Item]) -> tuple[list[Item], 
                 remedy=nearest(row.split.lower(), PART_NAMES),
             )
         parts[part].append(item)
-    for part in ("train", "test"):
-        if not parts[part]:
-            raise DataError(f"{file}: no line is in {part}", remedy="split the list into train and test, or not at all")
+    if not parts["train"]:
+        raise DataError(f"{file}: no line is in train", remedy="split the list into train and test, or not at all")
     return parts["train"], parts["val"], parts["test"]
 
 

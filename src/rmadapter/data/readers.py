@@ -38,10 +38,10 @@ class SplitFile(Settings):
 
     train: tuple[tuple[str, int, str], ...]
     """Learned from."""
-    val: tuple[tuple[str, int, str], ...]
-    """Settings are chosen on these."""
-    test: tuple[tuple[str, int, str], ...]
-    """Scored on."""
+    val: tuple[tuple[str, int, str], ...] = ()
+    """Settings are chosen on these, where there are any."""
+    test: tuple[tuple[str, int, str], ...] = ()
+    """Scored on, likewise."""
 
 
 def read_path(path: Path, split_seed: int, template: str | None) -> Task:
