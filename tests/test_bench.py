@@ -98,6 +98,9 @@ def test_reproduce_prints_published_beside_measured(tmp_path: Path) -> None:
     assert {run.recipe["template"] for run in Store(tmp_path).plans()[0].runs} == {"a drawing of a {}."}
     result = run("reproduce", "rmadapter/base-to-novl", "--out", tmp_path)
     assert result.exit_code == 2 and "did you mean 'base-to-novel'" in result.stderr
+    result = run("reproduce", "maple/cross-dataset", "--out", tmp_path / "none")
+    assert result.exit_code == 2 and "quotes no numbers for cross-dataset" in result.stderr
+    assert "maple/base-to-novel" in result.stderr and not (tmp_path / "none").exists()
 
 
 @pytest.mark.filterwarnings("ignore:.*is not as published")
@@ -134,7 +137,6 @@ def test_published_and_measured_stand_in_one_table() -> None:
     assert "Measured: ViT-B-16 (default); t1; 16 shots; seeds 1, 2; mean ± standard error over seeds" in text
     assert "Not the same in both: data." in text
     assert "Not the same" not in beside(grid, {"base": 1.0, "setting": "ViT-B/16"})
-    assert "| published | – | – | – | – |" in beside(grid, {}) and "quotes no numbers" in beside(grid, {})
 
 
 def test_data_are_the_published_ones_by_their_numbers() -> None:

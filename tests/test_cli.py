@@ -142,7 +142,10 @@ def test_resume(folder: Path, tmp_path: Path) -> None:
     assert "finished already" in good("train", "--out", tmp_path / "run", "--resume")
     assert (tmp_path / "run" / "adapter_model.safetensors").read_bytes() == before
     result = run(*arguments, "--resume", "--method.rank", 4)
-    assert result.exit_code == 2 and "another recipe" in result.stderr and "method_settings" in result.stderr
+    assert result.exit_code == 2 and "another recipe" in result.stderr
+    assert "given:   --method.rank was 32, and is 4 now\n" in result.stderr
+    result = run("train", "--out", tmp_path / "run", "--resume", "--shots", 3, "--train.lr", 0.5)
+    assert "given:   --shots was 2, and is 3 now; --train.lr was " in result.stderr and result.exit_code == 2
 
 
 def test_resume_takes_only_a_run(folder: Path, pictoclip: Backbone, few: Task, tmp_path: Path) -> None:
@@ -210,6 +213,7 @@ def test_lists() -> None:
     assert "pictoclip-s" in good("list", "backbones")
     assert "pictograms/animals" in good("list", "tasks") and "classes" in good("list", "tasks")
     assert "rmadapter/pictograms" in good("list", "recipes")
+    assert "1, 2, 4, 8, 16 shots" in good("list", "protocols")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from PIL import Image
 
 import rmadapter as ra
 from rmadapter import run as running
-from rmadapter.data.check import without_broken
+from rmadapter.calibration import NoTemperatureError
+from rmadapter.data.check import find_broken, leave_out
 from rmadapter.data.task import Task
 from rmadapter.errors import DataError
 from rmadapter.recipe import resolve
@@ -147,19 +148,51 @@ def test_a_class_without_readable_images(photos: Path) -> None:
         if item.label == 1:
             (photos / item.picture.name).write_bytes(b"")
     with pytest.raises(DataError, match="class 'red panda' is left with no image to test on that can be read"):
-        without_broken(task)
+        leave_out(task, find_broken(task.train, task.val, task.test))
     for index in range(6):
         (photos / "otter" / f"{index}.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"class 'otter' is left with no image to learn from[^$]*otter/\d.png is empty"):
-        without_broken(task)
+        leave_out(task, find_broken(task.train, task.val, task.test))
 
 
 def test_checking_counts_and_leaves_good_tasks_alone(photos: Path, few: Task) -> None:
     done: list[int] = []
     task = ra.load_task(photos)
-    assert without_broken(task, done.append) == (task, [])
+    assert find_broken(task.train, task.val, task.test, progress=done.append) == [] and leave_out(task, []) is task
     assert sum(done) == 18
-    assert without_broken(few) == (few, [])
+    assert find_broken(few.train, few.test) == []
+
+
+def test_what_was_lost_since_training_may_be_left_out_of_scores(photos: Path, tmp_path: Path) -> None:
+    train(photos, tmp_path / "run")
+    rows = json.loads((tmp_path / "run" / "task.json").read_text())["test"]
+    (photos / rows[0][0]).unlink()
+    (photos / rows[1][0]).write_text("text")
+    lost = command("evaluate", tmp_path / "run")
+    assert lost.exit_code == 2 and "evaluate --skip-broken scores the others" in lost.stderr
+    with pytest.warns(UserWarning) as said:
+        found = command("evaluate", tmp_path / "run", "--skip-broken", "--no-plots")
+    assert found.exit_code == 0 and "left out: 2 images that are lost or cannot be read" in found.stdout
+    assert f"left out: {rows[0][0]} does not exist" in {str(one.message) for one in said}
+    (folder,) = (tmp_path / "run" / "evaluation").iterdir()
+    listed = list(csv.DictReader((folder / "skipped.csv").read_text().splitlines()))
+    assert {row["path"] for row in listed} == {rows[0][0], rows[1][0]}
+    scores = json.loads((folder / "scores.json").read_text())
+    assert scores["left_out"] == 2 and scores["images"] == len(rows) - 2
+
+
+def test_where_no_temperature_is_best_the_scores_are_there(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(photos, tmp_path / "run")
+
+    def refuse(*_: object) -> float:
+        raise NoTemperatureError("no temperature is best, since every image is named right", got="3 images")
+
+    monkeypatch.setattr("rmadapter.scoring.fit_temperature", refuse)
+    with pytest.warns(UserWarning, match=r"every image is named right \(3 images\): confidences stay as they are"):
+        found = command("evaluate", tmp_path / "run", "--temperature", "--no-plots")
+    assert found.exit_code == 0 and "photos" in found.stdout and "temperature 1" not in found.stdout
 
 
 @pytest.mark.parametrize(

@@ -299,11 +299,11 @@ def test_what_cannot_be_read_is_looked_for_once_and_listed(
 ) -> None:
     from rmadapter import kit
 
-    copy, look, looks = moved(folders[0], tmp_path / "plants"), kit.without_broken, []
+    copy, look, looks = moved(folders[0], tmp_path / "plants"), kit.find_broken, []
     rows = json.loads((tmp_path / "plants" / "split.json").read_text())
     name = rows["train"][0][0]
     next(p for p in (tmp_path / "plants" / name, tmp_path / "plants" / "images" / name) if p.is_file()).write_bytes(b"")
-    monkeypatch.setattr(kit, "without_broken", lambda task: looks.append(task.name) or look(task))
+    monkeypatch.setattr(kit, "find_broken", lambda *splits: looks.append(splits[0].task) or look(*splits))
     wanted = plan((copy,), seeds=(1,), common={"skip_broken": True})
     with pytest.warns(UserWarning, match="left out of .*: 1 unreadable, see "):
         sweep.run(wanted, tmp_path / "sweep")

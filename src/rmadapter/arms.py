@@ -4,8 +4,8 @@ An experiment is a TOML file, so that a table of a paper or a search over settin
 
     [[arms]]
     label = "private"                       # what tables show; without one, the method and what was changed
-    method = {name = "rmadapter", shared = false}
-    train = {lr = 0.004}
+    method = {name = "rmadapter", shared_down = false}
+    train = {updates = 300}
     grid = {"train.lr" = [0.002, 0.008]}    # one arm a combination
 """
 

@@ -64,6 +64,10 @@ def expected_calibration_error(found: Bins) -> float:
     return 100 * float((found.images * gaps).sum() / found.images.sum())
 
 
+class NoTemperatureError(DataError):
+    """No temperature is best for these images."""
+
+
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     """The T > 0 that minimises the negative log-likelihood of softmax(logits / T), in float64.
 
@@ -75,8 +79,9 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
         labels: (n,) true classes, from 0.
 
     Raises:
-        DataError: for no images, logits that are not finite, or labels that do not fit; and where no temperature is
-            best: all images are right (the lower the better), or no better than chance (the higher the better).
+        DataError: for no images, logits that are not finite, or labels that do not fit.
+        NoTemperatureError: where all images are right (the lower the better), or they are no better than chance (the
+            higher the better).
     """
     z, true = _checked(logits, labels)
     low, high = 0.0, np.inf
@@ -113,11 +118,15 @@ def _checked(logits: ArrayLike, labels: ArrayLike) -> tuple[NDArray[np.float64],
     z = z - z.max(axis=1, keepdims=True)
     true = z[np.arange(len(z)), y]
     if (true == 0).all():
-        _refuse("no temperature is best, since every image is named right", f"{len(z)} images")
+        _refuse("no temperature is best, since every image is named right", f"{len(z)} images", NoTemperatureError)
     if true.mean() <= z.mean():
-        _refuse("no temperature is best, since the predictions are no better than chance", f"{len(z)} images")
+        _refuse(
+            "no temperature is best, since predictions are no better than chance",
+            f"{len(z)} images",
+            NoTemperatureError,
+        )
     return z, true
 
 
-def _refuse(problem: str, got: Any) -> None:
-    raise DataError(problem, got=got, remedy="use more validation images, or go on without a temperature")
+def _refuse(problem: str, got: Any, kind: type[DataError] = DataError) -> None:
+    raise kind(problem, got=got, remedy="use more validation images, or go on without a temperature")

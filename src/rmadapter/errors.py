@@ -74,8 +74,10 @@ def naming(file: object) -> Iterator[None]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """'Did you mean …?' for the closest of ``known``, or None where nothing is close."""
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    """'Did you mean …?' for the closest of ``known``, or one that has it in its name; None where nothing is close."""
+    known = list(known)
+    inside = [each for each in known if len(name) > 2 and name.lower() in each.lower()]
+    match = difflib.get_close_matches(name, known, n=1, cutoff=0.6) or inside
     return f"did you mean {match[0]!r}?" if match else None
 
 

@@ -80,7 +80,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str] 
 
 
 def write_json(path: Path, content: Any) -> None:
-    """JSON with sorted keys left as given, indented, atomically."""
+    """JSON with its keys in the order given, indented, atomically."""
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rmadapter.data import pictograms
-from rmadapter.data.check import Broken, leave_out, without_broken
+from rmadapter.data.check import Broken, find_broken, leave_out
 from rmadapter.data.task import ImageFile, Picture, Split, Task
 from rmadapter.errors import DataError
 from rmadapter.methods import method_class
@@ -64,7 +64,7 @@ class Kit:
             task = load_recipe_task(recipe.model_copy(update={"data": data}))
             if recipe.skip_broken:
                 if data not in self.skipped:
-                    self.skipped = {**self.skipped, data: without_broken(task)[1]}
+                    self.skipped = {**self.skipped, data: find_broken(task.train, task.val, task.test)}
                 task = leave_out(task, self.skipped[data])
             self._tasks[key] = task
         return self._tasks[key]

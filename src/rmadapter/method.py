@@ -1,4 +1,4 @@
-"""Method, the three seams, and the frame that runs a backbone through them.
+"""Method and the three seams at which it acts; frame.py runs a backbone through them.
 
 Shape letters: ``b`` images, ``c`` classes, ``l`` rows (tokens), ``w`` width, ``d`` joint dimension.
 

@@ -71,6 +71,23 @@ def resolve(recipe: str | Path | None, changes: Mapping[str, Any]) -> Recipe:
     return _resolved(content, changes)
 
 
+def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """A recipe with some settings changed, as ``resolve`` takes them, and all others as they are."""
+    settings = _table(changes, "method")
+    if settings.pop("name", recipe.method) != recipe.method:
+        return resolve(None, changes)  # nothing of the other method's settings would fit
+    parse = method_class(recipe.method).Settings.parse
+    return Recipe.parse(
+        {
+            **recipe.plain(),
+            **{key: value for key, value in changes.items() if key not in TABLES},
+            "method_settings": parse({**recipe.method_settings, **settings}, f"method {recipe.method}").plain(),
+            "train": recipes.over(recipe.train.plain(), _table(changes, "train")),
+        },
+        "recipe",
+    )
+
+
 def _resolved(content: Mapping[str, Any], changes: Mapping[str, Any], alone: bool = False) -> Recipe:
     """A recipe's content with changes. ``alone``: nothing of the method's section for the backbone is below it."""
     given = {key: value for key, value in {**content, **changes}.items() if key not in TABLES}

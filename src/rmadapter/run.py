@@ -6,13 +6,14 @@ import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rmadapter import adapter, checkpoint, provenance
 from rmadapter.backbones import Backbone, load_backbone
 from rmadapter.data import load_task, public
-from rmadapter.data.check import Broken, table, without_broken
+from rmadapter.data.check import Broken, find_broken, leave_out, table
 from rmadapter.data.readers import find, read_manifest
 from rmadapter.data.task import ImageFile, Manifest, Task
 from rmadapter.errors import AdapterError, DataError, UserError
@@ -108,6 +109,8 @@ def train(
     loaded = task is not None
     if task is None:
         task = load_recipe_task(recipe) if new else task_of(out, None)[0]
+    if not task.train_items:
+        raise DataError(f"{recipe.data} has nothing to learn from", remedy="test a run on it: evaluate RUN --data …")
     new_folder(out, resume, instead=", or go on with its run by --resume")  # before anything that takes long
     task, broken = _prepare(task, recipe, show_progress) if new and not loaded else (task, None)
     backbone = backbone or load_backbone(recipe.backbone, recipe.pretrained, device=device_of(device))
@@ -148,8 +151,10 @@ def _prepare(task: Task, recipe: Recipe, show_progress: bool) -> tuple[Task, lis
     """The task that a new run starts from, and the images that were left out of it; says what a user should know."""
     broken = None
     if recipe.skip_broken:
-        with counter("checking images", sum(map(len, (task.train, task.val, task.test))), show_progress) as count:
-            task, broken = without_broken(task, count)
+        splits = (task.train, task.val, task.test)
+        with counter("checking images", sum(map(len, splits)), show_progress) as count:
+            broken = find_broken(*splits, progress=count)
+        task = leave_out(task, broken)
         for path, reason in broken:
             warnings.warn(f"left out: {path} {reason}", stacklevel=3)
     scarce = cut(task, recipe.classes).scarce(recipe.shots)
@@ -177,14 +182,24 @@ def _check_same(recipe: Recipe, out: Path, compared: Callable[[dict[str, Any]], 
     """The record of a run to go on with. Raises AdapterError when there is none, or its recipe is another."""
     record = read_run(out)
     started, wanted = compared(record.recipe.plain()), compared(recipe.plain())
-    changed = [key for key in wanted if started[key] != wanted[key]]
+    changed = [difference for key in wanted for difference in _differences(key, started[key], wanted[key])]
     if changed:
         raise AdapterError(
             f"{out} was started with another recipe",
-            got=f"different: {', '.join(changed)}",
+            got="; ".join(changed),
             remedy="resume without other flags, or name another folder",
         )
     return record
+
+
+def _differences(key: str, started: Any, wanted: Any) -> list[str]:
+    """'--method.rank was 32, and is 4 now': a key's value, or those below it, as flags name them."""
+    if isinstance(started, Mapping) and isinstance(wanted, Mapping):
+        table = key.removesuffix("_settings")
+        inner = dict.fromkeys([*started, *wanted])
+        return [d for name in inner for d in _differences(f"{table}.{name}", started.get(name), wanted.get(name))]
+    flag = f"--{key}".replace("_", "-")
+    return [] if started == wanted else [f"{flag} was {started}, and is {wanted} now"]
 
 
 def _note_changes(started: Record, now: Record) -> None:
@@ -202,12 +217,15 @@ def cut(task: Task, classes: Classes) -> Task:
     return task if classes == "all" else task.base() if classes == "base" else task.novel()
 
 
-def task_of(folder: Path, data: str | None) -> tuple[Task, bool]:
+def task_of(folder: Path, data: str | None, lost: bool = False) -> tuple[Task, bool]:
     """The task that a run was trained on, with its very split, and True; or another one that ``data`` names, and False.
 
     The run's own data may have moved: a folder that holds all images of the run's split is taken for it, and so is a
     list or a split file that names them all with the same classes. Of a public data set ``RMADAPTER_DATA`` says where
     it is now; without, it is where it was.
+
+    Args:
+        lost: images of the split that are gone are named by their old path; without it they are an error.
 
     Raises:
         DataError: when a folder holds some of them only, since a fresh split of it could test on what was learned; or
@@ -215,6 +233,7 @@ def task_of(folder: Path, data: str | None) -> tuple[Task, bool]:
     """
     recipe = read_run(folder).recipe
     manifest = Manifest.read(folder / TASK, AdapterError)
+    read = partial(read_manifest, manifest, lost=lost)
     if manifest.data is None:
         if data is not None and data != recipe.data:
             return load_task(data, split_seed=recipe.split_seed, template=recipe.template), False
@@ -223,9 +242,9 @@ def task_of(folder: Path, data: str | None) -> tuple[Task, bool]:
             raise DataError(f"task {recipe.data!r} is not what {folder} was trained on", remedy="train again")
         return task, True
     if data in (None, recipe.data) and (images := public.place(recipe.data)) is not None:
-        return read_manifest(manifest, images), True
+        return read(images), True
     if data is None:
-        return read_manifest(manifest, Path(manifest.data)), True
+        return read(Path(manifest.data)), True
     here, names = Path(data), manifest.names()
     if here.is_file():
         return _from_file(

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from rmadapter import adapter, provenance, report
-from rmadapter.calibration import fit_temperature
+from rmadapter.calibration import NoTemperatureError, fit_temperature
+from rmadapter.data.check import Broken, find_broken, table
 from rmadapter.data.task import Split, Task
 from rmadapter.errors import DataError
 from rmadapter.evaluation import Scores, logits, score
-from rmadapter.files import new_folder, write_json
+from rmadapter.files import new_folder, write_json, write_text
 from rmadapter.method import Method
 from rmadapter.progress import counter
 from rmadapter.protocols import Classes
-from rmadapter.run import CARRIED, cut, device_of, read_run, task_of
+from rmadapter.run import CARRIED, SKIPPED, cut, device_of, read_run, task_of
 
 EVALUATION = "evaluation"
 """The folder inside a run's; it holds a folder for each task and choice of classes."""
@@ -38,6 +40,8 @@ class Evaluation:
     """Validation images that a temperature was fitted on just now."""
     ece_without: float | None = None
     """ECE on the same test images without a temperature, percent; None: there is none."""
+    broken: tuple[Broken, ...] = ()
+    """Images that were not scored, since they are lost or cannot be read."""
     names: str | None = None
     """Of a run that was carried over from some classes: whether it knew the names of the others (``known``), or not."""
 
@@ -52,8 +56,12 @@ class Evaluation:
         return ", ".join(said)
 
     def summary(self) -> dict[str, float]:
-        """The scores' summary, and what a temperature was fitted on and changed."""
-        extra = {"fitted_on": self.fitted_on, "ece_without_temperature": self.ece_without}
+        """The scores' summary, what a temperature was fitted on and changed, and how many images were left out."""
+        extra = {
+            "fitted_on": self.fitted_on,
+            "ece_without_temperature": self.ece_without,
+            "left_out": len(self.broken) or None,
+        }
         return {**self.scores.summary(), **{name: value for name, value in extra.items() if value is not None}}
 
 
@@ -63,6 +71,7 @@ def evaluate_run(
     data: str | None = None,
     classes: Classes | None = None,
     temperature: bool = False,
+    skip_broken: bool = False,
     plots: bool = True,
     device: str = "auto",
 ) -> Evaluation:
@@ -73,25 +82,35 @@ def evaluate_run(
     Args:
         data: another task or folder, or the place where the run's own data are now; None: the run's own.
         classes: None: those that it was trained on (all of another task).
-        temperature: first fit one on the run's own validation items, and record it for these classes.
+        temperature: first fit one on the run's own validation items, and record it for these classes; where none is
+            best there is a warning, and confidences stay as they are.
+        skip_broken: leave out images that are lost or cannot be read, with a warning for each, and list them.
         plots: draw pictures; without, those of earlier scores are removed.
 
     Raises:
         UserError: for a folder or data that do not fit, nothing to fit a temperature on, a file that cannot be written.
     """
-    task, own = task_of(folder, data)
+    task, own = task_of(folder, data, lost=skip_broken)
     if not own and task.root is not None:  # folders of one name are many; no score may take another's place
         task = replace(task, name=f"{task.name}-{task.sha256()[:8]}")
     recipe = read_run(folder).recipe
     chosen: Classes = classes or (recipe.classes if own else "all")
-    part = cut(task, chosen)
+    part, broken = cut(task, chosen), tuple[Broken, ...]()
+    if skip_broken:
+        test, broken = _readable(part.test)
+        part = replace(part, test_items=test.items)
     method = adapter.load(folder, device=device_of(device))
     fitted_on = None
     if temperature:
-        home = cut(task if own else task_of(folder, None)[0], recipe.classes)
+        home = cut(task if own else task_of(folder, None, lost=skip_broken)[0], recipe.classes)
         _check_bound(method, home)
-        method.temperature, fitted_on = _fit(method, home.template, home.val), len(home.val)
-        adapter.record_temperature(folder, method.temperature)
+        val = _readable(home.val)[0] if skip_broken else home.val
+        try:
+            method.temperature, fitted_on = _fit(method, home.template, val), len(val)
+        except NoTemperatureError as error:
+            warnings.warn(f"{error.problem} ({error.got}): confidences stay as they are", stacklevel=2)
+        else:
+            adapter.record_temperature(folder, method.temperature)
     with counter("evaluating", len(part.test)) as count:
         predictor = method.predictor(part.classes, part.template)
         found = logits(predictor, part.test, progress=count)
@@ -99,9 +118,21 @@ def evaluate_run(
     without = None if predictor.temperature == 1 else score(found, part.test.labels).ece
     out = folder / EVALUATION / f"{task.name or 'task'}-{chosen}".replace("/", "-")
     names = recipe.method_settings.get("novel") if (folder / CARRIED).exists() and recipe.classes != "all" else None
-    evaluation = Evaluation(scores, part, chosen, out, recipe.test_on if own else "test", fitted_on, without, names)
+    evaluation = Evaluation(
+        scores, part, chosen, out, recipe.test_on if own else "test", fitted_on, without, broken, names
+    )
     _write(evaluation, folder, plots, provenance.machine(str(method.backbone.device)))
     return evaluation
+
+
+def _readable(split: Split) -> tuple[Split, tuple[Broken, ...]]:
+    """A split without the images that are lost or cannot be read, and these; each is said."""
+    with counter("checking images", len(split)) as count:
+        broken = find_broken(split, progress=count)
+    for path, reason in broken:
+        warnings.warn(f"left out: {path} {reason}", stacklevel=3)
+    names = {one.path for one in broken}
+    return replace(split, items=tuple(item for item in split if item.picture.name not in names)), tuple(broken)
 
 
 def _check_bound(method: Method, home: Task) -> None:
@@ -132,6 +163,9 @@ def _write(evaluation: Evaluation, run: Path, plots: bool, machine: dict[str, An
     out = new_folder(evaluation.folder, resume=True)
     report.write_tables(scores, task.test, out)
     report.remove_pictures(out)
+    (out / SKIPPED).unlink(missing_ok=True)
+    if evaluation.broken:
+        write_text(out / SKIPPED, table(evaluation.broken))
     if plots:
         report.write_pictures(scores, task.test, f"{task.name} {evaluation.chosen}, {evaluation.split}", out)
     about = {

@@ -43,7 +43,7 @@ SAVING = 20
 
 
 class TrainSettings(Settings):
-    """Optimiser, schedule and batches. Defaults are the shared ones of the published methods (Dassl's)."""
+    """Optimiser, schedule and batches. Defaults are MMA's; schedules as in Dassl, which CoOp trains with."""
 
     epochs: PositiveInt = 5
     """Passes over the few-shot set."""
@@ -149,13 +149,14 @@ def fit(
         show_progress: show a bar, where standard error is a terminal.
         shared: one ``rmadapter.views.SharedRows()`` for several calls, which then do the frozen blocks' work once on
             views that they have in common.
-        train: changes to the ``TrainSettings`` of the method's shipped recipe, by name (``epochs=10``).
+        train: changes to the ``TrainSettings`` of the method's shipped recipe, by name (``epochs=10``). The seed is the
+            method's, unless another one is given.
 
     Raises:
         SettingError: for an unknown or impossible setting. DataError: for a task without training items.
         TrainingError: when a loss is not finite; it names the step and the term.
     """
-    settings = train_settings(method.name, method.backbone.variant, train)
+    settings = train_settings(method.name, method.backbone.variant, {"seed": method.seed, **train})
     if not len(task.train):
         raise DataError(f"task {task.name!r} has no training items")
     folder = None if out is None else _unfinished(Path(out), resume)

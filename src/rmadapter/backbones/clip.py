@@ -2,7 +2,7 @@
 
 Shapes: ``b`` images or ``c`` class prompts, ``l`` rows (tokens), ``w`` width, ``d`` joint dimension.
 
-A tower is run by the frame (``rmadapter.method``), not by itself, so that methods can act between its parts and work
+A tower is run by the frame (``rmadapter.frame``), not by itself, so that methods can act between its parts and work
 can be cut exactly. The parts: ``rows`` (inputs to rows), ``enter`` (what happens to rows before the first block),
 ``blocks`` and ``pool`` (one row to a feature). Text: rows are token embeddings and ``enter`` adds positions. Images:
 rows are patches, class embedding and positions, and ``enter`` is the first layer norm.

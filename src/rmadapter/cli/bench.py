@@ -26,7 +26,7 @@ class BenchCommand(GroupedCommand):
         common = {key: value for key, value in resolve(None, {}).model_dump().items() if key in COMMON}
         found = {"What all runs share": setting_options(Recipe, "", common)}
         taken: set[str] = set()
-        named = split_list(peek(args, "--methods") or "zero_shot,rmadapter") + split_list(peek(args, "--direct") or "")
+        named = split_list(peek(args, "--methods") or "zero_shot,rmadapter") + _direct(peek(args, "--direct") or "")
         for name in dict.fromkeys([*named, *(["transmiter"] if peek(args, "--to") else [])]):
             settings = method_class(name).Settings
             own = {key: "recipe's" for key in settings.model_fields if key not in taken}
@@ -56,7 +56,9 @@ class BenchCommand(GroupedCommand):
 @click.option("--source", help="What to train on, where the rest is only tested on; default: the first of --data.")
 @click.option("--to", help="Of transfer: the backbone that --methods are carried over to.")
 @click.option("--to-pretrained", default="default", show_default=True, help="Its weights, as --pretrained.")
-@click.option("--direct", help="Of transfer: methods to train on that backbone itself; default: those of --methods.")
+@click.option(
+    "--direct", help="Of transfer: methods to train on that backbone itself, or none; default: those of --methods."
+)
 @click.option("--seeds", default="1,2,3", show_default=True, help="Whole numbers, separated by commas.")
 @click.option("--shots", help="Images a class; default: the protocol's own, 16 or 1,2,4,8,16.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The sweep's folder, new or its own.")
@@ -105,7 +107,7 @@ def bench(
     if to is None:
         plan = sweep.plan(protocol, _arms(methods, experiment, settings, train), source=source, **grid)
     else:
-        names, own = split_list(methods), split_list(methods if direct is None else direct)
+        names, own = split_list(methods), _direct(methods if direct is None else direct)
         made = arms.arms(names and [*names, *own, "transmiter"], settings, train)
         its = {key: value for key, value in settings.items() if key in method_class("transmiter").Settings.model_fields}
         if experiment is not None and its:
@@ -114,6 +116,10 @@ def bench(
         weights = None if to_pretrained.lower() == "none" else to_pretrained
         plan = ways.plan(made[: len(names)], nets, made[len(names) : -1], to=to, pretrained=weights, **grid)
     complain(compute(plan, out, jobs, device_of(device)))
+
+
+def _direct(text: str) -> list[str]:
+    return [] if text.strip().lower() == "none" else split_list(text)
 
 
 def _check_target(protocol: str, to: str | None, source: str | None) -> None:

@@ -27,6 +27,7 @@ WORST = 5
     is_flag=True,
     help="First fit a temperature on the run's validation images; from then on confidences of its classes use it.",
 )
+@click.option("--skip-broken", is_flag=True, help="Leave out images that are lost or cannot be read, and list them.")
 @click.option("--no-plots", is_flag=True, help="Write tables only.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print the summary as JSON; accuracy, confidence and ECE in percent."
@@ -34,7 +35,14 @@ WORST = 5
 @root_option
 @device_option
 def evaluate(
-    run: Path, data: str | None, classes: Any, temperature: bool, no_plots: bool, as_json: bool, device: str
+    run: Path,
+    data: str | None,
+    classes: Any,
+    temperature: bool,
+    skip_broken: bool,
+    no_plots: bool,
+    as_json: bool,
+    device: str,
 ) -> None:
     """Test accuracy and calibration of a run, on its own or on another task.
 
@@ -44,11 +52,14 @@ def evaluate(
     from rmadapter.report import by_class
     from rmadapter.scoring import evaluate_run
 
-    found = evaluate_run(run, data=data, classes=classes, temperature=temperature, plots=not no_plots, device=device)
+    options: dict[str, Any] = {"temperature": temperature, "skip_broken": skip_broken, "plots": not no_plots}
+    found = evaluate_run(run, data=data, classes=classes, device=device, **options)
     if as_json:
         click.echo(json.dumps(found.summary()))
         return
     click.echo(f"{found.title}: {found.scores}")
+    if found.broken:
+        click.echo(f"left out: {len(found.broken)} images that are lost or cannot be read (skipped.csv)")
     if found.ece_without is not None:
         fitted = f"fitted on {found.fitted_on} validation images" if found.fitted_on else "fitted earlier"
         before, after = f"{found.ece_without:.2f} % without it", f"{found.scores.ece:.2f} % with it"

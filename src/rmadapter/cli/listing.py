@@ -15,17 +15,17 @@ NOTE = "Published: base-to-novel accuracy in percent on ViT-B/16, as papers prin
 
 
 @click.command(name="list")
-@click.argument("what", type=click.Choice(["methods", "backbones", "tasks", "recipes"]))
+@click.argument("what", type=click.Choice(["methods", "backbones", "tasks", "recipes", "protocols"]))
 @click.option("--backbone", help="Of methods: on which to count what trains. [pictoclip-s]")
 def list_(what: str, backbone: str | None) -> None:
-    """List what there is: methods, backbones, tasks or recipes."""
+    """List what there is."""
     if backbone is not None and what != "methods":
         raise click.UsageError("--backbone belongs to rmadapter list methods")
     if what == "methods":
         click.echo(_aligned(_methods(backbone or "pictoclip-s")))
         click.echo(NOTE)
         return
-    listed = {"backbones": _backbones, "tasks": _tasks, "recipes": _recipes}
+    listed = {"backbones": _backbones, "tasks": _tasks, "recipes": _recipes, "protocols": _protocols}
     click.echo(_aligned(listed[what]()))
 
 
@@ -97,6 +97,15 @@ def _recipes() -> Rows:
     from rmadapter import recipes
 
     return [(name,) for name in recipes.names()]
+
+
+def _protocols() -> Rows:
+    from rmadapter.protocols import PROTOCOLS
+
+    return [
+        (name, f"{', '.join(map(str, protocol.default_shots))} shots", protocol.about)
+        for name, protocol in PROTOCOLS.items()
+    ]
 
 
 def _aligned(rows: Rows) -> str:

@@ -61,7 +61,8 @@ class GroupedCommand(click.Command):
         raise NotImplementedError
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        sections: dict[str, Sequence[click.Parameter]] = {"Command": self.own, **self.groups}
+        own = [*self.own, *filter(None, [self.get_help_option(ctx)])]
+        sections: dict[str, Sequence[click.Parameter]] = {"Command": own, **self.groups}
         for title, options in sections.items():
             records = [record for option in options if (record := option.get_help_record(ctx)) is not None]
             if records:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--csv", "as_csv", is_flag=True, help="CSV with a header: image, label, error, class_1, probability_1, …")
-@click.option("--workers", type=click.IntRange(min=0), help="Threads that decode images; default: one a core.")
+@click.option("--threads", type=click.IntRange(min=0), help="That decode images; default: one a core.")
 @device_option
 def predict(
     run: Path,
@@ -44,7 +44,7 @@ def predict(
     reject: float,
     as_json: bool,
     as_csv: bool,
-    workers: int | None,
+    threads: int | None,
     device: str,
 ) -> None:
     """Predict the class of images: files, folders, patterns such as 'new/**/*.jpg', or - for paths on standard input.
@@ -57,7 +57,7 @@ def predict(
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other")
     names = None if classes is None else read_names(classes)
-    total, predictions = predict_run(run, images, classes=names, top=top, reject=reject, device=device, threads=workers)
+    total, predictions = predict_run(run, images, classes=names, top=top, reject=reject, device=device, threads=threads)
     show = _csv(top) if as_csv else _json if as_json else lambda prediction: click.echo(str(prediction))
     done = broken = 0
     with counter("predicting", total, visible=not sys.stdout.isatty()) as count:
@@ -67,7 +67,7 @@ def predict(
             done += 1
             broken += prediction.error is not None
     if broken:
-        raise UserError(f"{broken} of {done} images could not be read")
+        raise UserError(f"{broken} of {done} images could not be read", remedy="their rows say why")
 
 
 def _json(prediction: Prediction) -> None:

@@ -10,13 +10,14 @@ import click
 
 from rmadapter.cli.bench import complain, compute, numbers
 from rmadapter.cli.options import device_option, root_option, split_list
+from rmadapter.errors import SettingError
 
 QUOTED = {"HM of means": "hm"}
 """How a recipe calls a column, where it is not the column's name."""
 
 
 @click.command()
-@click.argument("recipe")
+@click.argument("recipe", metavar="METHOD[/PROTOCOL]")
 @click.option("--data", default="pictograms", show_default=True, help="As in bench.")
 @click.option("--backbone", default="pictoclip-s", show_default=True, help="As in train.")
 @click.option("--pretrained", default="default", show_default=True, help="As in train.")
@@ -37,13 +38,14 @@ def reproduce(
     jobs: int,
     device: str,
 ) -> None:
-    """Run METHOD/PROTOCOL, such as rmadapter/base-to-novel, and print published beside measured numbers."""
-    from rmadapter import recipes, sweep
+    """Run a method on a protocol, such as rmadapter/base-to-novel, and print published beside measured numbers."""
+    from rmadapter import sweep
     from rmadapter.arms import arms
     from rmadapter.run import device_of
 
     method, _, protocol = recipe.partition("/")
     protocol = protocol or "base-to-novel"
+    published = _published(method, protocol)
     plan = sweep.plan(
         protocol,
         arms([method], {}, {}),
@@ -53,8 +55,26 @@ def reproduce(
         device=device_of(device),
     )
     grid = compute(plan, out or Path("reproduce") / method, jobs, device_of(device))
-    click.echo("\n" + beside(grid, recipes.published(method, protocol)))
+    click.echo("\n" + beside(grid, published))
     complain(grid)
+
+
+def _published(method: str, protocol: str) -> dict[str, Any]:
+    """The numbers that a recipe quotes. Raises UserError where it has none, since there is nothing to reproduce."""
+    from rmadapter import protocols, recipes
+    from rmadapter.methods import method_class, method_names
+
+    method_class(method)
+    protocols.protocol(protocol)
+    found = recipes.published(method, protocol)
+    if not found:
+        pairs = [f"{m}/{p}" for m in method_names() for p in protocols.PROTOCOLS if recipes.published(m, p)]
+        raise SettingError(
+            f"the recipe of {method} quotes no numbers for {protocol}",
+            allowed=", ".join(pairs),
+            remedy=f"rmadapter bench {protocol} --methods {method} measures it",
+        )
+    return found
 
 
 def beside(grid: Any, published: dict[str, Any]) -> str:
@@ -76,11 +96,11 @@ def beside(grid: Any, published: dict[str, Any]) -> str:
     measured = _setting(grid)
     said = [
         str(table),
-        f"Published, not measured here: {published.get('setting', 'this recipe quotes no numbers')}",
+        f"Published, not measured here: {published['setting']}",
         f"Measured: {measured['backbone']} ({measured['weights']}); {', '.join(measured['data'])}; "
         f"{_list(measured['shots'])} shots; seeds {_list(measured['seeds'])}; mean ± standard error over seeds",
     ]
-    differ = differences(measured, str(published.get("setting", "")))
+    differ = differences(measured, published["setting"])
     if differ:
         said.append(f"Not the same in both: {', '.join(differ)}. So the numbers are not to be compared.")
     return "\n\n".join(said)
@@ -115,8 +135,6 @@ def as_published(grid: Any) -> bool:
 
 def differences(measured: dict[str, Any], setting: str) -> list[str]:
     """What a published setting says otherwise; what it does not say is not compared, nor are prompts of other data."""
-    if not setting:
-        return []
     found = [] if _bare(measured["backbone"]) in _bare(setting) else ["backbone"]
     if measured["weights"] not in ("default", "openai"):
         found.append("weights")

@@ -27,11 +27,13 @@ def train(recipe: str | None, out: Path, resume: bool, device: str, **options: A
     """
     from rmadapter import run
     from rmadapter.data.task import Manifest
-    from rmadapter.recipe import resolve
+    from rmadapter.recipe import changed, resolve
+    from rmadapter.train import SHOTS
 
     changes = changes_of(options)
-    if resume and recipe is None and changes == {"method": {}, "train": {}}:
-        resolved = run.read_run(out).recipe
+    unchanged = changes == {"method": {}, "train": {}}
+    if resume and recipe is None and (unchanged or (out / run.RUN).exists()):
+        resolved = changed(run.read_run(out).recipe, changes)
     else:
         resolved = resolve(recipe, changes)
     click.get_current_context().meta[GO_ON] = f"rmadapter train --out {shlex.quote(str(out))} --resume"
@@ -40,6 +42,8 @@ def train(recipe: str | None, out: Path, resume: bool, device: str, **options: A
         click.echo("this run was finished already")
     else:
         click.echo(f"{result.steps} steps in {result.seconds:.0f} s ({result.images_per_second:.0f} images/s)")
+    learned = Manifest.read(out / SHOTS, UserError)
+    click.echo(f"learned from {len(learned.train)} images of {len(learned.classes)} classes (--shots {resolved.shots})")
     click.echo(f"split: {Manifest.read(out / run.TASK, UserError).note}")
     click.echo(f"adapter, log and split: {out}")
     click.echo(f"next: rmadapter evaluate {out}   or: rmadapter predict {out} IMAGE_OR_FOLDER")

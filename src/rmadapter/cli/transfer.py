@@ -88,5 +88,6 @@ def _said(done: Transferred, plus: bool) -> list[str]:
         f"{teacher} carried over to {net.backbone.name}: {len(net.classes)} classes and {auxiliary}",
         f"looked at {done.images} images, {'with' if plus else 'without'} their labels{novel}",
         ", ".join(f"{part} {seconds:.1f} s" for part, seconds in carried.seconds.items()),
-        f"an image costs {millions['transmiter']} million operations more; EFT would cost {millions['eft']} more",
+        f"an image costs {millions['transmiter']} million operations more; by emulated fine-tuning (EFT), which runs "
+        f"three models, {millions['eft']}",
     ]

@@ -24,25 +24,21 @@ class Broken(NamedTuple):
     reason: str
 
 
-def without_broken(task: Task, progress: Callable[[int], None] | None = None) -> tuple[Task, list[Broken]]:
-    """The task without the images that cannot be read, and a list of these. Every file is decoded once, by threads.
+def find_broken(*splits: Split, progress: Callable[[int], None] | None = None) -> list[Broken]:
+    """The images that cannot be read. Every file is decoded once, by threads.
 
     Args:
-        task: a whole one, before it is cut to classes and shots.
         progress: called with the number of images checked since its last call.
-
-    Raises:
-        DataError: as ``leave_out``.
     """
     broken: list[Broken] = []
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-        for split in (task.train, task.val, task.test):
+        for split in splits:
             for item, reason in zip(split, pool.map(_reason, split), strict=True):
                 if reason is not None:
                     broken.append(Broken(item.picture.name, reason))
                 if progress is not None:
                     progress(1)
-    return leave_out(task, broken), broken
+    return broken
 
 
 def leave_out(task: Task, broken: Sequence[Broken]) -> Task:

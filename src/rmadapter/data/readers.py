@@ -123,9 +123,13 @@ def read_split(file: Path) -> tuple[tuple[str, ...], SplitFile]:
     return tuple(names[label] for label in sorted(names)), rows
 
 
-def read_manifest(manifest: Manifest, folder: Path) -> Task:
-    """The task that a run wrote down, with its very split: files added since change nothing."""
-    train, val, test = (_items(folder, getattr(manifest, part)) for part in PARTS)
+def read_manifest(manifest: Manifest, folder: Path, lost: bool = False) -> Task:
+    """The task that a run wrote down, with its very split: files added since change nothing.
+
+    Args:
+        lost: files that are gone are named all the same, and whoever opens one gets the error.
+    """
+    train, val, test = (_items(folder, getattr(manifest, part), lost) for part in PARTS)
     return Task(manifest.task, manifest.classes, manifest.template, train, val, test, manifest.note, root=folder)
 
 
@@ -134,14 +138,15 @@ def find(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder / name, folder / "images" / name) if path.is_file()), None)
 
 
-def _items(folder: Path, rows: Iterable[tuple[str, int]]) -> tuple[Item, ...]:
+def _items(folder: Path, rows: Iterable[tuple[str, int]], lost: bool = False) -> tuple[Item, ...]:
     items = []
     for name, label in rows:
-        path = find(folder, name)
+        path = find(folder, name) or (folder / name if lost else None)
         if path is None:
             raise DataError(
                 f"{folder / name} belongs to the split but is not on disk",
-                remedy="restore it, or name the folder where the data are now with --data",
+                remedy="restore it, or name the folder where the data are now with --data; "
+                "evaluate --skip-broken scores the others",
             )
         items.append(Item(label, ImageFile(path, name)))
     return tuple(items)

@@ -42,7 +42,8 @@ class CoPromptSettings(DeepSettings):
     length: PositiveInt = 4
     """n: how many rows are learned in place of words, and appended to an image? 2 or 4 as published."""
     depth: PositiveInt | None = None
-    """J: how many blocks get learned rows, from the first on? None: all of the tower with fewer (12, or 9)."""
+    """J: how many blocks get learned rows, from the first on? None: all of the shallower tower, 12 at
+    ViT-B/16; published: 12, or 9 on some data sets."""
     weight: NonNegativeFloat = 8.0
     """λ: how strongly are both features held to the frozen ones? 0.1 to 8 as published."""
     image_ratio: Share = 0.1

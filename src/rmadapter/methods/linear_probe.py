@@ -108,6 +108,6 @@ def _logistic_regression() -> Any:
         raise UserError(
             "a linear probe is fitted by scikit-learn, which is not installed",
             got=str(error),
-            remedy="pip install scikit-learn",
+            remedy="pip install '.[probe]' in the clone, or pip install scikit-learn",
         ) from error
     return LogisticRegression
