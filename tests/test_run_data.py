@@ -169,7 +169,7 @@ def test_what_was_lost_since_training_may_be_left_out_of_scores(photos: Path, tm
     (photos / rows[0][0]).unlink()
     (photos / rows[1][0]).write_text("text")
     lost = command("evaluate", tmp_path / "run")
-    assert lost.exit_code == 2 and "evaluate --skip-broken scores the others" in lost.stderr
+    assert lost.exit_code == 2 and "evaluate --skip-broken scores what is there" in lost.stderr
     with pytest.warns(UserWarning) as said:
         found = command("evaluate", tmp_path / "run", "--skip-broken", "--no-plots")
     assert found.exit_code == 0 and "left out: 2 images that are lost or cannot be read" in found.stdout

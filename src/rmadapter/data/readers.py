@@ -23,6 +23,10 @@ from rmadapter.data.task import PHOTO, ImageFile, Item, Manifest, Task
 from rmadapter.errors import DataError
 from rmadapter.settings import Settings
 
+GONE = "restore it, or take its row out of the split"
+MOVED = "restore it, or name the folder where the data are now with --data; evaluate --skip-broken scores what is there"
+"""What to do about an image that a split file, and that a run's split names."""
+
 
 class About(Settings):
     """``task.json`` beside a split file."""
@@ -89,7 +93,7 @@ def _read_split(file: Path, template: str | None, name: str) -> Task:
     folder = file.parent
     names, rows = read_split(file)
     about = About.read(folder / "task.json", DataError) if (folder / "task.json").is_file() else About()
-    train, val, test = (_items(folder, ((p, label) for p, label, _ in getattr(rows, part))) for part in PARTS)
+    train, val, test = (_items(folder, ((p, label) for p, label, _ in getattr(rows, part)), GONE) for part in PARTS)
     classes = tuple(name.replace("_", " ") for name in names)
     chosen = template or about.template or PHOTO
     note = f"{file.name}: {counts(train, val, test)} of {len(classes)} classes"
@@ -129,7 +133,7 @@ def read_manifest(manifest: Manifest, folder: Path, lost: bool = False) -> Task:
     Args:
         lost: files that are gone are named all the same, and whoever opens one gets the error.
     """
-    train, val, test = (_items(folder, getattr(manifest, part), lost) for part in PARTS)
+    train, val, test = (_items(folder, getattr(manifest, part), MOVED, lost) for part in PARTS)
     return Task(manifest.task, manifest.classes, manifest.template, train, val, test, manifest.note, root=folder)
 
 
@@ -138,15 +142,11 @@ def find(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder / name, folder / "images" / name) if path.is_file()), None)
 
 
-def _items(folder: Path, rows: Iterable[tuple[str, int]], lost: bool = False) -> tuple[Item, ...]:
+def _items(folder: Path, rows: Iterable[tuple[str, int]], remedy: str, lost: bool = False) -> tuple[Item, ...]:
     items = []
     for name, label in rows:
         path = find(folder, name) or (folder / name if lost else None)
         if path is None:
-            raise DataError(
-                f"{folder / name} belongs to the split but is not on disk",
-                remedy="restore it, or name the folder where the data are now with --data; "
-                "evaluate --skip-broken scores the others",
-            )
+            raise DataError(f"{folder / name} belongs to the split but is not on disk", remedy=remedy)
         items.append(Item(label, ImageFile(path, name)))
     return tuple(items)
