@@ -15,7 +15,7 @@ import pytest
 import results
 import stages
 import study as driver
-from figures import filled, write_pages
+from figures import _term, compared, filled, write_pages
 from PIL import Image
 from results import Scores, difference, parts, ranking
 from stages import Changes, Chosen, Study
@@ -290,7 +290,7 @@ def the_page_says_the_same(study: Study, chosen: Chosen, out: Path) -> None:
         (best, top), (other, less) = sorted(
             ranked, key=lambda pair: pair[0] != results.best(part.stage, [(part, "whole")]).label
         )
-        assert f"| weight | whole | {part.setting} | {best} | {top} | {other}: {less} |" in text
+        assert f"| weight | whole | {part.setting} | 2 | {best} | {top} | {other}: {less} |" in text
         scores = part.scores("whole", other)
         (run,) = [run for run in part.grid.plan.runs if run.label == part.labels["whole", other]]
         result = Store(out / "tuning").read(run.id)
@@ -372,6 +372,18 @@ def test_the_plots_show_what_was_scored(shipped: Study, tmp_path: Path) -> None:
     for name in ("weights", "lengths"):
         with Image.open(tmp_path / f"{name}.png") as image:
             assert image.width > 500 and len(image.convert("RGB").getcolors(10**6)) > 20
+
+
+def test_differences_in_every_seed_and_losses_without_their_weights() -> None:
+    one, other = (
+        Scores({role: {"a": {2: x, 3: None}, "b": {2: x + 2, 3: 50.0}} for role in results.ROLES}) for x in (60.0, 59.0)
+    )
+    name, base, *_, each = compared("x", one, "y", other)
+    assert (name, base, each) == ("x − y", None, "+1.0, –")
+    weights = {"reconstruction_image": 0.1, "consistency_text": 25.0, "reconstruction_text": 0.0}
+    losses = {"ce": 0.5, "reconstruction_image": 0.08, "consistency_text": 0.1, "reconstruction_text": 0.0}
+    run: Any = SimpleNamespace(recipe={"method_settings": weights}, training={"terms": losses})
+    assert [_term([run, run], key) for key in (*losses, "consistency_image")] == ["0.500", "0.800", "40", None, None]
 
 
 def test_the_first_stays_unless_another_is_clearly_better(monkeypatch: pytest.MonkeyPatch, shipped: Study) -> None:

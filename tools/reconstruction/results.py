@@ -40,6 +40,11 @@ class Scores:
         """In the plan's order."""
         return list(self.values["HM"])
 
+    @property
+    def seeds(self) -> list[int]:
+        """In the plan's order."""
+        return list(next(iter(self.values["HM"].values())))
+
     def mean(self, role: str) -> Cell:
         """Over tasks; the error is over seeds."""
         seeds = zip(*(own.values() for own in self.values[role].values()), strict=True)
