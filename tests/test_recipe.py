@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from rmadapter import recipes
+from rmadapter import recipes, sweep
+from rmadapter.arms import Arm
 from rmadapter.errors import SettingError
 from rmadapter.evaluation import harmonic_mean
 from rmadapter.methods import method_names
+from rmadapter.protocols import PROTOCOLS
 from rmadapter.recipe import Recipe, resolve
 from rmadapter.train import TrainSettings
+from small import small_folder
 
 STEPLESS = ("zero_shot", "linear_probe")
 
@@ -32,6 +36,31 @@ def test_the_backbone_decides_the_defaults() -> None:
     assert resolve("rmadapter/pictograms", {}) == small
     alone = resolve("rmadapter", {})  # a shipped recipe that is named stands alone, whatever the backbone
     assert alone.backbone == "pictoclip-s" and alone.method_settings["scale"] == 0.001 and alone.train.lr == 0.0015
+
+
+def test_a_protocol_may_have_published_settings_of_its_own(tmp_path: Path) -> None:
+    maple = {"method": {"name": "maple"}}
+    usual, across = (resolve(None, {**maple, "backbone": "ViT-B-16"}, p) for p in ("base-to-novel", "cross-dataset"))
+    assert (usual.train.epochs, usual.train.lr) == (5, 0.0035) and (across.train.epochs, across.train.lr) == (2, 0.0026)
+    assert usual.method_settings["depth"] is None and across.method_settings["depth"] == 3
+    assert across.train.batch_size == usual.train.batch_size == 4
+    given = resolve(None, {"method": {"name": "maple", "depth": 5}, "backbone": "ViT-B-16"}, "cross-dataset")
+    assert given.method_settings["depth"] == 5
+    assert resolve(None, maple, "cross-dataset") == resolve(None, maple)  # the small world has one budget
+    clip = {"backbone": str(small_folder(tmp_path))}
+    arm = Arm("maple", {"method": {"name": "maple"}})
+    plan = sweep.plan("cross-dataset", [arm], data=["pictograms/plants", "pictograms/food"], common=clip)
+    assert plan.runs[0].recipe["train"]["lr"] == 0.0026
+
+
+def test_a_shipped_recipe_has_known_sections() -> None:
+    assert set(recipes.PROTOCOLS) < set(PROTOCOLS)
+    for file in recipes.FOLDER.glob("*.toml"):
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+        assert set(content) <= {"method", "train", *recipes.VARIANTS, *recipes.PROTOCOLS, recipes.PUBLISHED}
+        for protocol in {*content} & {*recipes.PROTOCOLS}:
+            resolve(None, {"method": {"name": file.stem}, "backbone": "ViT-B-16"}, protocol)
+        assert all("setting" in quoted for quoted in content.get(recipes.PUBLISHED, {}).values())
 
 
 def test_precedence(tmp_path: Path) -> None:

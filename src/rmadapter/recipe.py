@@ -50,7 +50,7 @@ class Recipe(Settings):
     """Optimiser, schedule and batches."""
 
 
-def resolve(recipe: str | Path | None, changes: Mapping[str, Any]) -> Recipe:
+def resolve(recipe: str | Path | None, changes: Mapping[str, Any], protocol: str = "") -> Recipe:
     """A recipe with every default filled in.
 
     Precedence, low to high: defaults, the method's shipped recipe for the backbone, ``recipe``, ``changes``.
@@ -58,17 +58,18 @@ def resolve(recipe: str | Path | None, changes: Mapping[str, Any]) -> Recipe:
     Args:
         recipe: a shipped one by name (``rmadapter/pictograms``), a TOML file, or None.
         changes: top-level keys; the tables ``method`` (with ``name``) and ``train`` as mappings.
+        protocol: for which the method's shipped recipe may have settings of its own.
 
     Raises:
         SettingError: for an unknown key, with the nearest known one; or a value that is not allowed.
     """
     if recipe is None or str(recipe) in recipes.names():
         # A shipped recipe that is named stands alone; otherwise the section that suits the backbone is below the rest.
-        return _resolved({} if recipe is None else read(recipe), changes, alone=recipe is not None)
+        return _resolved({} if recipe is None else read(recipe), changes, protocol, alone=recipe is not None)
     content = read(recipe)
     with naming(recipe):
-        _resolved(content, {})
-    return _resolved(content, changes)
+        _resolved(content, {}, protocol)
+    return _resolved(content, changes, protocol)
 
 
 def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
@@ -88,7 +89,9 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     )
 
 
-def _resolved(content: Mapping[str, Any], changes: Mapping[str, Any], alone: bool = False) -> Recipe:
+def _resolved(
+    content: Mapping[str, Any], changes: Mapping[str, Any], protocol: str = "", alone: bool = False
+) -> Recipe:
     """A recipe's content with changes. ``alone``: nothing of the method's section for the backbone is below it."""
     given = {key: value for key, value in {**content, **changes}.items() if key not in TABLES}
     method = {**_table(content, "method"), **_table(changes, "method")}
@@ -97,7 +100,7 @@ def _resolved(content: Mapping[str, Any], changes: Mapping[str, Any], alone: boo
         raise unknown("method", name, method_names())
     backbone = str(given.get("backbone", Recipe.model_fields["backbone"].default))
     variant = "" if alone else recipe_variant(backbone)
-    method = {**recipes.defaults(name, variant, "method"), **method}
+    method = {**recipes.defaults(name, variant, "method", protocol), **method}
     train = recipes.over(_table(content, "train"), _table(changes, "train"))
     seed = given.get("seed", Recipe.model_fields["seed"].default)
     known = [key for key in Recipe.model_fields if key not in ("method_settings", *TABLES)]
@@ -113,7 +116,7 @@ def _resolved(content: Mapping[str, Any], changes: Mapping[str, Any], alone: boo
             **given,
             "method": name,
             "method_settings": method_class(name).Settings.parse(method, f"method {name}").plain(),
-            "train": train_settings(name, variant, {"seed": seed, **train}),
+            "train": train_settings(name, variant, {"seed": seed, **train}, protocol),
         },
         "recipe",
     )

@@ -64,7 +64,7 @@ def plan(
     for seed in seeds:
         for leg in protocols.legs(protocol, data, source, shots):
             for arm in arms:
-                recipe = resolve(None, {**(common or {}), **arm.changes, **where(leg, seed)})
+                recipe = resolve(None, {**(common or {}), **arm.changes, **where(leg, seed)}, protocol)
                 label = " ".join([arm.label, *unusual(protocol, recipe)])
                 runs.append(planned_run(label, recipe, answerable(leg, recipe, kit), kit))
     return whole(protocol, runs, kit)

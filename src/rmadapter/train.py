@@ -124,9 +124,9 @@ class Fit:
     """Images whose frozen rows another run had computed (``SharedRows``): so much less is in the seconds."""
 
 
-def train_settings(method: str, variant: str, changes: dict[str, Any]) -> TrainSettings:
+def train_settings(method: str, variant: str, changes: dict[str, Any], protocol: str = "") -> TrainSettings:
     """The training settings of a method's shipped recipe with some changed: the one place where the two meet."""
-    return TrainSettings.parse(recipes.over(recipes.defaults(method, variant, "train"), changes), "train")
+    return TrainSettings.parse(recipes.over(recipes.defaults(method, variant, "train", protocol), changes), "train")
 
 
 def fit(

@@ -1,7 +1,9 @@
 """Recipes that ship with the package: one TOML file a method, sections for its worlds inside.
 
-Top-level ``[train]`` and ``[method]`` hold the published settings; ``[pictograms.train]`` and ``[pictograms.method]``
-what differs on the small world; ``[published.PROTOCOL]`` quotes numbers, in percent, that were not measured here.
+Top-level ``[train]`` and ``[method]`` hold the published settings, those of base-to-novel; ``[PROTOCOL.train]`` and
+``[PROTOCOL.method]`` what a paper has otherwise for another protocol; ``[pictograms.train]`` and
+``[pictograms.method]`` what differs on the small world, under every protocol; ``[published.PROTOCOL]`` quotes numbers, in
+percent, that were not measured here.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ from typing import Any
 
 FOLDER = Path(__file__).parent
 VARIANTS = ("pictograms",)
+PROTOCOLS = ("cross-dataset", "domain-generalization", "few-shot")
+"""For which a recipe may say something else."""
 PUBLISHED = "published"
 
 
@@ -25,15 +29,18 @@ def names() -> tuple[str, ...]:
     return tuple(found)
 
 
-def read(name: str) -> dict[str, Any]:
-    """The recipe ``method`` or ``method/variant``, the variant over the published one; {} for no such file."""
+def read(name: str, protocol: str = "") -> dict[str, Any]:
+    """The recipe ``method`` or ``method/variant``, the variant over the published one; {} for no such file.
+
+    Without a variant what the recipe says of a protocol is over it.
+    """
     method, _, variant = name.partition("/")
     file = FOLDER / f"{method}.toml"
     if not file.is_file():
         return {}
     content = tomllib.loads(file.read_text(encoding="utf-8"))
-    changes = content.get(variant, {}) if variant else {}
-    base = {key: value for key, value in content.items() if key not in (*VARIANTS, PUBLISHED)}
+    changes = content.get(variant or protocol, {})
+    base = {key: value for key, value in content.items() if key not in (*VARIANTS, *PROTOCOLS, PUBLISHED)}
     for key, value in changes.items():
         base[key] = over(base.get(key, {}), value) if isinstance(value, dict) else value
     return base
@@ -56,6 +63,6 @@ def published(method: str, protocol: str) -> dict[str, Any]:
     return dict(content.get(PUBLISHED, {}).get(protocol, {}))
 
 
-def defaults(method: str, variant: str, table: str) -> dict[str, Any]:
+def defaults(method: str, variant: str, table: str, protocol: str = "") -> dict[str, Any]:
     """A table (``method`` or ``train``) of a method's shipped recipe, for a variant ('' is the published one)."""
-    return dict(read(f"{method}/{variant}").get(table, {}))
+    return dict(read(f"{method}/{variant}", protocol).get(table, {}))
