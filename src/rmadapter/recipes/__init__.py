@@ -2,8 +2,8 @@
 
 Top-level ``[train]`` and ``[method]`` hold the published settings, those of base-to-novel; ``[PROTOCOL.train]`` and
 ``[PROTOCOL.method]`` what a paper has otherwise for another protocol; ``[pictograms.train]`` and
-``[pictograms.method]`` what differs on the small world, under every protocol; ``[published.PROTOCOL]`` quotes numbers, in
-percent, that were not measured here.
+``[pictograms.method]`` what differs on the small world, under every protocol; ``[published.PROTOCOL]`` quotes numbers,
+in percent, that were not measured here.
 """
 
 from __future__ import annotations
