@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rmadapter.protocols import HALVES
 from rmadapter.store import Levels, Scored
 from rmadapter.tables import Cell, Grid, Table, hm, mark_best, mean, mean_over_seeds, tables
 
@@ -67,9 +66,9 @@ def overconfidence(score: Scored) -> float | None:
 def measures(grid: Grid, value: Value = accuracy) -> list[Measure]:
     """All of a protocol, without those that are made of others."""
     tasks = tuple(str(task) for task in grid.distinct("data"))
-    if grid.plan.protocol in HALVES:
+    if grid.protocol.kind == "halves":
         return [_measure(grid, role, role, [(task, task, None) for task in tasks], value) for role in ("base", "novel")]
-    if grid.plan.protocol == "few-shot":
+    if grid.protocol.kind == "curve":
         cells = [(task, task, None) for task in tasks]
         return [_measure(grid, shots_name(n), "all", cells, value, shots=n) for n in grid.distinct("shots")]
     found = []
@@ -93,7 +92,7 @@ def harmonic(base: Measure, novel: Measure) -> Measure:
 def compared(grid: Grid) -> list[Measure]:
     """Measures that methods are compared by, the one that sums up first; the source's own accuracy is not one."""
     found = [measure for measure in measures(grid) if measure.role != "source"]
-    return [harmonic(*found), *found] if grid.plan.protocol in HALVES else found
+    return [harmonic(*found), *found] if grid.protocol.kind == "halves" else found
 
 
 def shots_name(count: object) -> str:
@@ -146,30 +145,29 @@ def overview_in_words(grids: Sequence[Grid]) -> str:
     """What the columns of an overview are."""
     said = []
     for grid in grids:
-        protocol, shots = grid.plan.protocol, ", ".join(map(str, grid.distinct("shots")))
-        if protocol in HALVES:
-            said.append(f"{_halves(protocol)} (harmonic mean of both): {protocol}, {shots} shots")
-        elif protocol == "few-shot":
-            said.append(f"number of shots: {protocol}, all classes")
-        else:
-            said.append(f"{protocol}: mean of the targets, {shots} shots")
+        name, shots = grid.protocol.name, ", ".join(map(str, grid.distinct("shots")))
+        kinds = {
+            "halves": f"{', '.join(_halves(name))} (harmonic mean of both): {name}, {shots} shots",
+            "curve": f"number of shots: {name}, all classes",
+            "source": f"{name}: mean of the targets, {shots} shots",
+        }
+        said.append(kinds[grid.protocol.kind])
     return f"Percent, mean over tasks and seeds ± standard error over seeds (none: one seed). {'; '.join(said)}."
 
 
-def _halves(protocol: str) -> str:
+def _halves(protocol: str) -> list[str]:
     """Columns of a task with two halves; what is beside base-to-novel says so."""
-    return "base, novel, HM" if protocol == "base-to-novel" else f"{protocol} base, {protocol} novel, {protocol} HM"
+    return [name if protocol == "base-to-novel" else f"{protocol} {name}" for name in ("base", "novel", "HM")]
 
 
 def _headlines(grid: Grid) -> list[tuple[str, Table, int]]:
     """Columns of a protocol's tables that an overview takes, and what it calls them."""
-    found, protocol = tables(grid), grid.plan.protocol
-    if protocol in HALVES:
-        return [(name, found[0], index) for index, name in enumerate(_halves(protocol).split(", "))]
-    if protocol == "few-shot":
-        return [(name, found[0], index) for index, name in enumerate(found[0].columns)]
-    source = [f", {table.title}" if len(found) > 1 else "" for table in found]
-    return [(protocol + said, table, -1) for said, table in zip(source, found, strict=True)]
+    found, protocol = tables(grid), grid.protocol
+    if protocol.kind == "source":
+        source = [f", {table.title}" if len(found) > 1 else "" for table in found]
+        return [(protocol.name + said, table, -1) for said, table in zip(source, found, strict=True)]
+    names = _halves(protocol.name) if protocol.kind == "halves" else found[0].columns
+    return [(name, found[0], index) for index, name in enumerate(names)]
 
 
 def _measure(

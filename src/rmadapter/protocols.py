@@ -15,8 +15,9 @@ from rmadapter.errors import SettingError, unknown
 
 Classes = Literal["base", "novel", "all"]
 """Which of a task's: the first half, the other, or both."""
-HALVES = ("base-to-novel", "transfer")
-"""Protocols that train on half of a task's classes and test on either half."""
+Kind = Literal["halves", "source", "curve"]
+"""What a protocol's numbers are, and so which tables and plots it has. halves: half of a task's classes is trained on,
+and either half tested; source: one task is trained on, and others are tested; curve: numbers of shots."""
 
 
 @dataclass(frozen=True)
@@ -50,17 +51,7 @@ class Choice:
     """One number, or those of a curve; none: the protocol's own."""
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """A protocol by name."""
-
-    name: str
-    about: str
-    default_shots: tuple[int, ...]
-    legs: Callable[[Choice], list[Leg]]
-
-
-def _base_to_novel(choice: Choice) -> list[Leg]:
+def _halves(choice: Choice) -> list[Leg]:
     return [
         Leg(data, "base", shots, (Evaluation("base", data, "base"), Evaluation("novel", data, "novel")))
         for data in choice.data
@@ -68,7 +59,7 @@ def _base_to_novel(choice: Choice) -> list[Leg]:
     ]
 
 
-def _few_shot(choice: Choice) -> list[Leg]:
+def _curve(choice: Choice) -> list[Leg]:
     return [
         Leg(data, "all", shots, (Evaluation("all", data, "all"),)) for data in choice.data for shots in choice.shots
     ]
@@ -82,19 +73,57 @@ def _from_source(choice: Choice) -> list[Leg]:
     return [Leg(source, "all", shots, (Evaluation("source", source, "all"), *targets)) for shots in choice.shots]
 
 
+LEGS: dict[Kind, Callable[[Choice], list[Leg]]] = {"halves": _halves, "source": _from_source, "curve": _curve}
+WIDE = "pictograms/wide"
+
+
+def _themes() -> list[str]:
+    return [task for task in task_names() if task != WIDE]
+
+
+def _domains() -> list[str]:
+    return [WIDE, *(task for task in task_names(domains=True) if task.startswith(f"{WIDE}/"))]
+
+
+def _imagenet() -> list[str]:
+    """ImageNet, and what shows its classes otherwise."""
+    return [public_names()[0], *(name for name in public_names(domains=True) if name not in public_names())]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A protocol by name."""
+
+    name: str
+    about: str
+    kind: Kind
+    default_shots: tuple[int, ...]
+    small: Callable[[], Sequence[str]] = _themes
+    """The data called ``pictograms``."""
+    public: Callable[[], Sequence[str]] = public_names
+    """The data called ``public``."""
+    two_backbones: bool = False
+    """Is what was trained on one used on another?"""
+
+
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
-        Protocol("base-to-novel", "train on half of a task's classes, test on both halves", (16,), _base_to_novel),
-        Protocol("cross-dataset", "train on all classes of one task, test on other tasks", (16,), _from_source),
-        Protocol("domain-generalization", "train on one domain, test on others of its classes", (16,), _from_source),
+        Protocol("base-to-novel", "train on half of a task's classes, test on both halves", "halves", (16,)),
         Protocol(
-            "transfer",
-            "base-to-novel, trained on one backbone and carried over to another",
-            (16,),
-            _base_to_novel,
+            *("cross-dataset", "train on all classes of one task, test on other tasks", "source", (16,)),
+            small=lambda: [WIDE, *_themes()],
         ),
-        Protocol("few-shot", "train on all classes from few shots to many", (1, 2, 4, 8, 16), _few_shot),
+        Protocol(
+            *("domain-generalization", "train on one domain, test on others of its classes", "source", (16,)),
+            small=_domains,
+            public=_imagenet,
+        ),
+        Protocol(
+            *("transfer", "base-to-novel, trained on one backbone and carried over to another", "halves", (16,)),
+            two_backbones=True,
+        ),
+        Protocol("few-shot", "train on all classes from few shots to many", "curve", (1, 2, 4, 8, 16)),
     )
 }
 
@@ -111,9 +140,9 @@ def legs(name: str, data: Sequence[str], source: str | None, shots: Sequence[int
 
     Args:
         name: a protocol's.
-        data: tasks or folders, or the one word ``pictograms``: every theme (base-to-novel, few-shot), the wide task and
-            every theme (cross-dataset), or the wide task and its domains (domain-generalization). Or ``public``: the
-            11 public data sets, ImageNet first; ImageNet and its four variants (domain-generalization).
+        data: tasks or folders, or the one word ``pictograms``: every theme, the wide task and every theme
+            (cross-dataset), or the wide task and its domains (domain-generalization). Or ``public``: the 11 public data
+            sets, ImageNet first; ImageNet and its four variants (domain-generalization).
         source: what to train on where the rest is only tested on; None: the first of ``data``.
         shots: images a class; empty: the protocol's own.
 
@@ -123,24 +152,8 @@ def legs(name: str, data: Sequence[str], source: str | None, shots: Sequence[int
     chosen = protocol(name)
     if not data:
         raise SettingError("no data are named", allowed="tasks or folders, or the one word pictograms")
-    if source is not None and chosen.legs is not _from_source:
+    if source is not None and chosen.kind != "source":
         raise SettingError(f"{name} has no source", got=source, remedy="leave out --source")
-    return chosen.legs(Choice(tuple(_expand(name, data)), source, tuple(shots) or chosen.default_shots))
-
-
-def _expand(name: str, data: Sequence[str]) -> list[str]:
-    """``pictograms`` or ``public`` as the tasks that a protocol runs over."""
-    if list(data) == ["public"]:
-        return list(public_names() if name != "domain-generalization" else _imagenet())
-    if list(data) != ["pictograms"]:
-        return list(data)
-    wide = "pictograms/wide"
-    themes = [task for task in task_names() if task != wide]
-    if name == "domain-generalization":
-        return [wide, *(task for task in task_names(domains=True) if task.startswith(f"{wide}/"))]
-    return [wide, *themes] if name == "cross-dataset" else themes
-
-
-def _imagenet() -> tuple[str, ...]:
-    """ImageNet, and what shows its classes otherwise."""
-    return (public_names()[0], *(name for name in public_names(domains=True) if name not in public_names()))
+    words = {"pictograms": chosen.small, "public": chosen.public}
+    named = words[data[0]]() if len(data) == 1 and data[0] in words else data
+    return LEGS[chosen.kind](Choice(tuple(named), source, tuple(shots) or chosen.default_shots))

@@ -56,8 +56,8 @@ def plan(
     """
     if not seeds:
         raise SettingError("no seeds are named", allowed="whole numbers from 0")
-    if protocol == "transfer":
-        raise SettingError("transfer has two backbones", remedy="rmadapter bench transfer --to BACKBONE")
+    if protocols.protocol(protocol).two_backbones:
+        raise SettingError(f"{protocol} has two backbones", remedy=f"rmadapter bench {protocol} --to BACKBONE")
     kit, runs = Kit(device), []
     data = tidy(data)
     source = None if source is None else PurePath(source).as_posix()
@@ -101,7 +101,8 @@ def unusual(protocol: str, recipe: Recipe) -> list[str]:
         key: getattr(recipe, key)
         for key in ("backbone", "pretrained", "template", "split_seed", "skip_broken", "test_on")
     }
-    if (recipe.shots,) != protocols.protocol(protocol).default_shots[:1] and protocol != "few-shot":
+    known = protocols.protocol(protocol)
+    if (recipe.shots,) != known.default_shots[:1] and known.kind != "curve":
         found["shots"] = recipe.shots
     usual = {key: field.default for key, field in Recipe.model_fields.items()}
     return [f"{key}={value}" for key, value in found.items() if value != usual[key] or key == "shots"]

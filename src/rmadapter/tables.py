@@ -14,6 +14,7 @@ from statistics import fmean, stdev
 
 from rmadapter.evaluation import harmonic_mean
 from rmadapter.files import csv_text
+from rmadapter.protocols import Protocol, protocol
 from rmadapter.store import Plan, Planned, Result, Scored, Store, is_done
 
 CSV = ("protocol", "method", "trained_on", "shots", "seed", "role", "tested_on", "classes", "accuracy", "ece", "id")
@@ -74,6 +75,11 @@ class Grid:
     def read(cls, plan: Plan, store: Store) -> Grid:
         """The grid as it stands now."""
         return cls(plan, {run.id: store.read(run.id) for run in plan.runs})
+
+    @property
+    def protocol(self) -> Protocol:
+        """Of the plan."""
+        return protocol(self.plan.protocol)
 
     @property
     def labels(self) -> list[str]:
@@ -171,12 +177,10 @@ def hm(base: float | None, novel: float | None) -> float | None:
 def tables(grid: Grid) -> list[Table]:
     """The protocol's tables, the means first."""
     made = {
-        "base-to-novel": base_to_novel,
-        "cross-dataset": from_source,
-        "domain-generalization": from_source,
-        "transfer": base_to_novel,
-        "few-shot": few_shot,
-    }[grid.plan.protocol](grid)
+        "halves": base_to_novel,
+        "source": from_source,
+        "curve": few_shot,
+    }[grid.protocol.kind](grid)
     return [mark_best(table) for table in made]
 
 
@@ -299,7 +303,7 @@ def added(grid: Grid) -> Table | None:
 
 def _ways(grid: Grid) -> list[str]:
     """Of the protocol transfer: what its rows' names mean, and what they cost."""
-    if grid.plan.protocol != "transfer":
+    if not grid.protocol.two_backbones:
         return []
     table = added(grid)
     return [NAMES] if table is None else [NAMES, str(table)]

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from rmadapter import protocols
 from rmadapter.compare import differences
 from rmadapter.measures import Measure, compared, levels, measures
 from rmadapter.page import figures, sheets
@@ -73,7 +72,7 @@ def chapter(grid: Grid, baseline: str | None, style: Mapping[str, Style]) -> Cha
     )
     return Chapter(
         name=grid.plan.protocol,
-        about=protocols.protocol(grid.plan.protocol).about,
+        about=grid.protocol.about,
         finished=len(grid.plan.runs) - len(grid.open),
         wanted=len(grid.plan.runs),
         failed=len(grid.failed),
@@ -85,19 +84,19 @@ def chapter(grid: Grid, baseline: str | None, style: Mapping[str, Style]) -> Cha
 def _accuracy(grid: Grid, names: Mapping[str, str], style: Mapping[str, Style]) -> Section:
     made = tables(grid)
     tasks: list[str | None] = [str(task) for task in grid.distinct("data")]
-    from_source = grid.plan.protocol in ("cross-dataset", "domain-generalization")
+    from_source = grid.protocol.kind == "source"
     of = tasks if from_source else [None, *tasks]
     found = [sheets.scores(grid, table, data, names) for table, data in zip(made, of, strict=True)]
     plots: list[Plot] = []
     mean = f"mean over {_seeds(grid)} ± standard error of the mean"
     mean = mean if len(grid.distinct("seed")) > 1 else f"{_seeds(grid)} alone"
     words = [f"Percent; {mean}. In bold: the best of a column.", *sheets.blanks(grid)]
-    if grid.plan.protocol in protocols.HALVES:
+    if grid.protocol.kind == "halves":
         plots, left_out = _scatter(grid, style)
         words += left_out
-    if grid.plan.protocol == "transfer":
+    if grid.protocol.two_backbones:
         words.append(NAMES)
-    if grid.plan.protocol == "few-shot":
+    if grid.protocol.kind == "curve":
         plots, said = _curves(grid, names, style)
         words += said
     first = len(found) if from_source else 1
@@ -196,7 +195,7 @@ def _left_out(grid: Grid, baseline: str) -> tuple[str, ...]:
 def _calibration(grid: Grid, names: Mapping[str, str]) -> Section:
     drawn, left_out = [], []
     found = measures(grid)
-    parts = [found[0], found[-1]] if grid.plan.protocol == "few-shot" and len(found) > 1 else found
+    parts = [found[0], found[-1]] if grid.protocol.kind == "curve" and len(found) > 1 else found
     for label in grid.labels:
         asked = [part for part in parts if label not in part.unasked]
         of = {sheets.named(part.name, names): levels(grid, label, part) for part in asked}

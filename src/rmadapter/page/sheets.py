@@ -138,12 +138,12 @@ def _counted(runs: Sequence[Planned], failed: Mapping[str, str]) -> list[str]:
 def _not_asked(grid: Grid, names: Mapping[str, str]) -> list[str]:
     """Methods that the plan has on some data, shots and seeds only."""
     found = []
-    from_source = grid.plan.protocol in ("cross-dataset", "domain-generalization")
+    from_source = grid.protocol.kind == "source"
     for label in grid.labels:
         runs = grid.runs(label=label)
         seeds = dict.fromkeys(run.recipe["seed"] for run in runs)
         have = {(run.recipe["data"], run.recipe["shots"], run.recipe["seed"]) for run in runs}
-        shots = grid.distinct("shots") if grid.plan.protocol == "few-shot" else dict.fromkeys(h[1] for h in have)
+        shots = grid.distinct("shots") if grid.protocol.kind == "curve" else dict.fromkeys(h[1] for h in have)
         wanted = [(d, n, s) for d in grid.distinct("data") for n in shots for s in seeds]
         lacking = [] if from_source else [each for each in wanted if each not in have]
         if lacking:
