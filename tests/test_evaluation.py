@@ -33,7 +33,7 @@ def test_the_classes_must_be_the_splits(few: Task, pictoclip: Backbone) -> None:
     predictor = ra.ZeroShot(pictoclip).predictor(few.classes[:3])
     with pytest.raises(DataError, match="classes are not those of"):
         ra.evaluate(predictor, few.test)
-    with pytest.raises(DataError, match="is empty"):
+    with pytest.raises(DataError, match="has no test images"):
         ra.evaluate(predictor, few.test.only([]))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -79,6 +79,11 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     inside = [each for each in known if len(name) > 2 and name.lower() in each.lower()]
     match = difflib.get_close_matches(name, known, n=1, cutoff=0.6) or inside
     return f"did you mean {match[0]!r}?" if match else None
+
+
+def some(names: Sequence[str], most: int = 10) -> str:
+    """The first of some names, and how many there are where these are not all."""
+    return ", ".join(names[:most]) + (f", … ({len(names)} names)" if len(names) > most else "")
 
 
 def unknown(what: str, name: str, known: Iterable[str], error: type[UserError] = SettingError) -> UserError:

@@ -14,7 +14,7 @@ from torch import Tensor
 from rmadapter import calibration
 from rmadapter.data.loader import Pixels, evaluation_batches
 from rmadapter.data.task import Split
-from rmadapter.errors import DataError
+from rmadapter.errors import DataError, some
 from rmadapter.predictor import Predictor
 
 
@@ -140,7 +140,7 @@ def logits(
     if split.classes != predictor.classes:
         raise DataError(
             f"the predictor's classes are not those of {split.task}/{split.part}",
-            got=f"{_list(predictor.classes)} against {_list(split.classes)}",
+            got=f"{some(predictor.classes)} against {some(split.classes)}",
             remedy="make the predictor with method.predictor(split.classes)",
         )
     found: list[Tensor] = []
@@ -163,7 +163,3 @@ def score(logits: Tensor, labels: Sequence[int], temperature: float = 1.0) -> Sc
 def harmonic_mean(base: float, novel: float) -> float:
     """HM of base and novel accuracy, 2bn / (b + n); 0 where both are 0."""
     return 2 * base * novel / (base + novel) if base + novel else 0.0
-
-
-def _list(names: Sequence[str]) -> str:
-    return f"{len(names)} classes ({', '.join(names[:3])}, …)"

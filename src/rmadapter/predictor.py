@@ -16,7 +16,7 @@ from torch import Tensor
 from rmadapter.data.images import to_rgb
 from rmadapter.data.loader import decoded
 from rmadapter.data.task import ImageFile, Picture, check_class_names
-from rmadapter.errors import DataError
+from rmadapter.errors import DataError, some
 from rmadapter.frame import finish
 
 if TYPE_CHECKING:
@@ -175,17 +175,13 @@ def _columns(method: Method, classes: tuple[str, ...]) -> list[int] | None:
     if unknown:
         raise DataError(
             f"{method.name} knows the classes that it was trained on, and no others",
-            got=_some(unknown),
-            allowed=_some(method.classes) if method.classes else "none yet: it is not trained",
+            got=some(unknown),
+            allowed=some(method.classes) if method.classes else "none yet: it is not trained",
             remedy="train it on these classes too, or use a method that takes any class names, such as rmadapter",
         )
     places = {name: [i for i, known in enumerate(method.classes) if known == name] for name in classes}
     # Of two classes that share a name (ImageNet has such), the first stands for the first and the second for the other.
     return [places[name].pop(0) if len(places[name]) > 1 else places[name][0] for name in classes]
-
-
-def _some(names: Sequence[str], most: int = 10) -> str:
-    return ", ".join(names[:most]) + (f", … ({len(names)} names)" if len(names) > most else "")
 
 
 def _pictures(images: Iterable[str | Path | Image], names: deque[str]) -> Iterator[Picture]:

@@ -35,7 +35,7 @@ from rmadapter.backbones import Backbone
 from rmadapter.data import words
 from rmadapter.data.loader import order
 from rmadapter.data.task import Split, Task
-from rmadapter.errors import DataError, SettingError, TrainingError
+from rmadapter.errors import DataError, SettingError, TrainingError, some
 from rmadapter.evaluation import Scores, logits, score
 from rmadapter.method import Method, similarity
 from rmadapter.methods.parts.logit_net import standardise
@@ -145,15 +145,15 @@ def _check(
     if classes[: len(task.classes)] != task.classes:
         raise DataError(
             "the class list to carry over does not begin with the classes of the task",
-            got=_some(classes),
-            allowed=f"{_some(task.classes)}, and novel ones behind them",
+            got=some(classes),
+            allowed=f"{some(task.classes)}, and novel ones behind them",
         )
     lacking = [name for name in known if teacher.class_bound and name not in teacher.classes]
     if lacking:
         raise DataError(
             f"{teacher.name} knows the classes that it was trained on, and cannot teach others",
-            got=_some(lacking),
-            allowed=_some(teacher.classes),
+            got=some(lacking),
+            allowed=some(teacher.classes),
             remedy="transfer a run that was trained on them, or keep novel names out by --method.novel blind",
         )
     if plus is not None:
@@ -168,10 +168,6 @@ def check_supervised(settings: TrainSettings) -> None:
             got=f"augment {settings.augment}, precision {settings.precision}",
             allowed="--train.augment none, --train.precision fp32",
         )
-
-
-def _some(names: Sequence[str], most: int = 10) -> str:
-    return ", ".join(names[:most]) + (f", … ({len(names)} names)" if len(names) > most else "")
 
 
 def _net(

@@ -11,6 +11,7 @@ from PIL import Image
 
 from rmadapter import load_task
 from rmadapter.data import Task
+from rmadapter.data.task import class_key
 from rmadapter.errors import DataError
 
 
@@ -143,3 +144,7 @@ def test_split_files_by_path_and_by_their_only_name(photos: Path) -> None:
         load_task(photos)
     (photos / "split.json").write_text(json.dumps({**rows, "val": []}))
     assert len(load_task(photos).val) == 0
+
+
+def test_names_are_compared_however_they_are_written() -> None:
+    assert class_key("  Dark_Caf\u00e9 ") == class_key("dark cafe\u0301") != class_key("dark cafe")

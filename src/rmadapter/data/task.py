@@ -226,8 +226,13 @@ class Task:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def class_key(name: str) -> str:
+    """What two class names are compared by: lower case, NFC, underscores as spaces."""
+    return " ".join(unicodedata.normalize("NFC", name).replace("_", " ").lower().split())
+
+
 def check_class_names(classes: Sequence[str], where: str) -> None:
-    """Raise DataError for an empty or duplicate class name (compared in lower case and NFC, underscores as spaces).
+    """Raise DataError for an empty or duplicate class name (compared by ``class_key``).
 
     The two names that ImageNet has twice may stand twice.
     """
@@ -235,7 +240,7 @@ def check_class_names(classes: Sequence[str], where: str) -> None:
         raise DataError(f"{where}: no classes")
     seen: dict[str, str] = {}
     for name in classes:
-        key = " ".join(unicodedata.normalize("NFC", name).replace("_", " ").lower().split())
+        key = class_key(name)
         if not key:
             raise DataError(f"{where}: an empty class name", got=repr(name), remedy="give every class a name")
         if key in seen and key not in TWICE:

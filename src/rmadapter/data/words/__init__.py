@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import random
-import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from rmadapter.data.task import class_key
 from rmadapter.errors import DataError
 
 FOLDER = Path(__file__).parent
@@ -38,7 +38,7 @@ def names(source: str | Sequence[str]) -> tuple[str, ...]:
             allowed=f"{', '.join(SHIPPED)}, or a file in UTF-8 with one name a line",
         ) from error
     found = (line.strip() for line in lines if not line.startswith("#"))
-    unique = {key(name): name for name in found if name}
+    unique = {class_key(name): name for name in found if name}
     if not unique:
         raise DataError(f"{source} holds no names", remedy="write one name a line")
     return tuple(unique.values())
@@ -46,8 +46,8 @@ def names(source: str | Sequence[str]) -> tuple[str, ...]:
 
 def without(pool: Iterable[str], taken: Iterable[str]) -> tuple[str, ...]:
     """The names of ``pool`` that are none of ``taken``."""
-    known = {key(name) for name in taken}
-    return tuple(name for name in pool if key(name) not in known)
+    known = {class_key(name) for name in taken}
+    return tuple(name for name in pool if class_key(name) not in known)
 
 
 def draw(source: str | Sequence[str], classes: Sequence[str], count: int, seed: int) -> tuple[str, ...]:
@@ -65,8 +65,3 @@ def draw(source: str | Sequence[str], classes: Sequence[str], count: int, seed: 
             remedy="lower --method.dimension, or name a longer list by --method.auxiliary",
         )
     return pool if len(pool) == count else tuple(random.Random(f"auxiliary-{seed}").sample(sorted(pool), count))
-
-
-def key(name: str) -> str:
-    """What two names are compared by: lower case, NFC, underscores as spaces."""
-    return " ".join(unicodedata.normalize("NFC", name).replace("_", " ").lower().split())

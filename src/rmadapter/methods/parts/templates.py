@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rmadapter.backbones import Backbone
+from rmadapter.data.task import class_key
 from rmadapter.errors import DataError, nearest
 from rmadapter.method import begin, finish_text, prompts, widen
 
@@ -108,7 +109,7 @@ def average(backbone: Backbone, classes: Sequence[str], templates: Sequence[str]
 def sentences(file: Path, classes: Sequence[str]) -> list[list[str]]:
     """What a JSON file says of classes: the first sentence of each, the second of each, and so on.
 
-    Names are compared in lower case, underscores as spaces. Raises DataError naming a class that is missing or whose
+    Names are compared by ``class_key``. Raises DataError naming a class that is missing or whose
     sentences are not as many as those of the first.
     """
     try:
@@ -117,12 +118,12 @@ def sentences(file: Path, classes: Sequence[str]) -> list[list[str]]:
         raise DataError(f"{file} is missing or not JSON", got=str(error), remedy=FORM) from error
     if not isinstance(content, dict):
         raise DataError(f"{file} does not hold an object", remedy=FORM)
-    known = {_key(name): said for name, said in content.items()}
+    known = {class_key(name): said for name, said in content.items()}
     about: list[list[str]] = []
     for name in classes:
-        if _key(name) not in known:
-            raise DataError(f"{file} says nothing of class {name!r}", remedy=nearest(_key(name), known) or FORM)
-        said = known[_key(name)]
+        if class_key(name) not in known:
+            raise DataError(f"{file} says nothing of class {name!r}", remedy=nearest(class_key(name), known) or FORM)
+        said = known[class_key(name)]
         if not isinstance(said, list) or not said or not all(isinstance(sentence, str) for sentence in said):
             raise DataError(f"{file}: class {name!r} has no list of sentences", got=repr(said)[:80], remedy=FORM)
         if about and len(said) != len(about[0]):
@@ -132,7 +133,3 @@ def sentences(file: Path, classes: Sequence[str]) -> list[list[str]]:
             )
         about.append(said)
     return [list(each) for each in zip(*about, strict=True)]
-
-
-def _key(name: str) -> str:
-    return " ".join(name.replace("_", " ").lower().split())
