@@ -277,10 +277,9 @@ def _(folder: Path) -> None:
 @case(TRAIN, 0, "0 test images")
 def _(folder: Path) -> None:
     """a train folder, and none for testing"""
-    for part in ("train",):
-        shutil.copytree(folder / "photos", folder / "parted" / part)
-    shutil.rmtree(folder / "photos")
-    (folder / "parted").rename(folder / "photos")
+    (folder / "photos").rename(folder / "train")
+    (folder / "photos").mkdir()
+    (folder / "train").rename(folder / "photos" / "train")
 
 
 @case(TRAIN, 2, "needs a train folder")

@@ -146,6 +146,19 @@ def test_resume(folder: Path, tmp_path: Path) -> None:
     assert "given:   --method.rank was 32, and is 4 now\n" in result.stderr
     result = run("train", "--out", tmp_path / "run", "--resume", "--shots", 3, "--train.lr", 0.5)
     assert "given:   --shots was 2, and is 3 now; --train.lr was " in result.stderr and result.exit_code == 2
+    result = run("train", "--out", tmp_path / "run", "--resume", "--method", "coop")
+    assert "given:   --method was rmadapter, and is coop now\n" in result.stderr and result.exit_code == 2
+
+
+def test_resume_knows_the_run(folder: Path, tmp_path: Path) -> None:
+    """Its method's options, and settings that it does not have since they came later."""
+    good("train", "--data", folder, "--out", tmp_path / "run", "--method", "coop", *QUICK)
+    result = run("train", "--out", tmp_path / "run", "--resume", "--method.length", 7)
+    assert result.exit_code == 2 and "given:   --method.length was " in result.stderr
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    del record["recipe"]["method_settings"]["length"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    assert "finished already" in good("train", "--out", tmp_path / "run", "--resume")
 
 
 def test_resume_takes_only_a_run(folder: Path, pictoclip: Backbone, few: Task, tmp_path: Path) -> None:

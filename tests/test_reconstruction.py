@@ -29,7 +29,7 @@ from rmadapter.store import Store, decides
 
 SHIPPED = Path(__file__).parent.parent / "experiments" / "reconstruction"
 BUDGET = 300
-"""Trained runs that settings are chosen by."""
+"""Trained runs that settings are chosen by: two hours of two cores."""
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +73,8 @@ def test_a_new_recipe_would_change_no_run_of_the_study(shipped: Study, monkeypat
 
     before, read = runs(), recipes.read
 
-    def other(name: str) -> dict[str, Any]:
-        found = read(name)
+    def other(name: str, protocol: str = "") -> dict[str, Any]:
+        found = read(name, protocol)
         method = {**found.get("method", {}), "reconstruction_image": 7.0, "scale": 0.3}
         return {
             **found,

@@ -179,6 +179,21 @@ def test_what_was_lost_since_training_may_be_left_out_of_scores(photos: Path, tm
     assert {row["path"] for row in listed} == {rows[0][0], rows[1][0]}
     scores = json.loads((folder / "scores.json").read_text())
     assert scores["left_out"] == 2 and scores["images"] == len(rows) - 2
+    kept = json.loads((tmp_path / "run" / "adapter_config.json").read_text())["scores"]
+    assert [one["left_out"] for one in kept.values()] == [2]
+    photos.rename(tmp_path / "moved")
+    with pytest.warns(UserWarning, match="left out"):
+        found = command("evaluate", tmp_path / "run", "--skip-broken", "--no-plots", "--data", tmp_path / "moved")
+    assert found.exit_code == 0 and "left out: 2 images" in found.stdout
+
+
+def test_a_run_without_test_images_fits_no_temperature(photos: Path, tmp_path: Path) -> None:
+    photos.rename(tmp_path / "train")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "train").rename(tmp_path / "photos" / "train")
+    train(tmp_path / "photos", tmp_path / "run")
+    found = command("evaluate", tmp_path / "run", "--temperature")
+    assert found.exit_code == 2 and "photos has no test images" in found.stderr
 
 
 def test_where_no_temperature_is_best_the_scores_are_there(

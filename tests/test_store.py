@@ -75,7 +75,12 @@ def test_a_changed_default_changes_the_id(monkeypatch: pytest.MonkeyPatch) -> No
     from rmadapter import recipes
 
     before, read = run_id(recipe(), "b", "s"), recipes.read
-    monkeypatch.setattr(recipes, "read", lambda name: {**read(name), "train": {**read(name)["train"], "epochs": 9}})
+
+    def other(name: str, protocol: str = "") -> dict[str, Any]:
+        found = read(name, protocol)
+        return {**found, "train": {**found["train"], "epochs": 9}}
+
+    monkeypatch.setattr(recipes, "read", other)
     assert run_id(recipe(), "b", "s") != before
 
 

@@ -136,7 +136,7 @@ def logits(
 ) -> Tensor:
     """Logits (images, c) of a split in its order, not divided by a temperature, on the CPU; as for ``evaluate``."""
     if not len(split):
-        raise DataError(f"{split.task} has no {split.part} images", remedy="name others to score, with --data")
+        raise DataError(f"{split.task} has no {split.part} images", remedy="give it some, or score another task")
     if split.classes != predictor.classes:
         raise DataError(
             f"the predictor's classes are not those of {split.task}/{split.part}",

@@ -111,16 +111,25 @@ PROTOCOLS = {
     for protocol in (
         Protocol("base-to-novel", "train on half of a task's classes, test on both halves", "halves", (16,)),
         Protocol(
-            *("cross-dataset", "train on all classes of one task, test on other tasks", "source", (16,)),
+            "cross-dataset",
+            "train on all classes of one task, test on other tasks",
+            "source",
+            (16,),
             small=lambda: [WIDE, *_themes()],
         ),
         Protocol(
-            *("domain-generalization", "train on one domain, test on others of its classes", "source", (16,)),
+            "domain-generalization",
+            "train on one domain, test on others of its classes",
+            "source",
+            (16,),
             small=_domains,
             public=_imagenet,
         ),
         Protocol(
-            *("transfer", "base-to-novel, trained on one backbone and carried over to another", "halves", (16,)),
+            "transfer",
+            "base-to-novel, trained on one backbone and carried over to another",
+            "halves",
+            (16,),
             two_backbones=True,
         ),
         Protocol("few-shot", "train on all classes from few shots to many", "curve", (1, 2, 4, 8, 16)),

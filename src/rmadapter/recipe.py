@@ -73,20 +73,17 @@ def resolve(recipe: str | Path | None, changes: Mapping[str, Any], protocol: str
 
 
 def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
-    """A recipe with some settings changed, as ``resolve`` takes them, and all others as they are."""
+    """A recipe with some settings changed, as ``resolve`` takes them. Of all others it says what it said: settings that
+    came after it was written stay out of it, and of another method it has the name alone.
+    """
     settings = _table(changes, "method")
-    if settings.pop("name", recipe.method) != recipe.method:
-        return resolve(None, changes)  # nothing of the other method's settings would fit
-    parse = method_class(recipe.method).Settings.parse
-    return Recipe.parse(
-        {
-            **recipe.plain(),
-            **{key: value for key, value in changes.items() if key not in TABLES},
-            "method_settings": parse({**recipe.method_settings, **settings}, f"method {recipe.method}").plain(),
-            "train": recipes.over(recipe.train.plain(), _table(changes, "train")),
-        },
-        "recipe",
-    )
+    name, method = str(settings.pop("name", recipe.method)), dict(recipe.method_settings)
+    if name == recipe.method:
+        parsed = method_class(name).Settings.parse({**method, **settings}, f"method {name}").plain()
+        method = {key: parsed[key] for key in {**method, **settings}}
+    top = {key: value for key, value in changes.items() if key not in TABLES}
+    train = recipes.over(recipe.train.plain(), _table(changes, "train"))
+    return Recipe.parse({**recipe.plain(), **top, "method": name, "method_settings": method, "train": train}, "recipe")
 
 
 def _resolved(

@@ -198,8 +198,16 @@ def _differences(key: str, started: Any, wanted: Any) -> list[str]:
         table = key.removesuffix("_settings")
         inner = dict.fromkeys([*started, *wanted])
         return [d for name in inner for d in _differences(f"{table}.{name}", started.get(name), wanted.get(name))]
-    flag = f"--{key}".replace("_", "-")
-    return [] if started == wanted else [f"{flag} was {started}, and is {wanted} now"]
+    if started == wanted or key == "train.seed":  # that of training is the run's
+        return []
+    return [f"--{key} was {_typed(started)}, and is {_typed(wanted)} now".replace("_", "-")]
+
+
+def _typed(value: Any) -> str:
+    """As the command line takes it."""
+    if isinstance(value, list | tuple):
+        return "-".join(map(str, value))
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _note_changes(started: Record, now: Record) -> None:
@@ -251,8 +259,8 @@ def task_of(folder: Path, data: str | None, lost: bool = False) -> tuple[Task, b
             load_task(here, split_seed=recipe.split_seed, template=recipe.template), here, manifest, folder
         )
     found = sum(find(here, name) is not None for name in names) if here.is_dir() else 0
-    if found == len(names):
-        return read_manifest(manifest, here), True
+    if found == len(names) or (found and lost):
+        return read(here), True
     if found:
         raise DataError(
             f"{here} holds {found} of the {len(names)} images that {folder} was split from",

@@ -84,7 +84,8 @@ def evaluate_run(
         classes: None: those that it was trained on (all of another task).
         temperature: first fit one on the run's own validation items, and record it for these classes; where none is
             best there is a warning, and confidences stay as they are.
-        skip_broken: leave out images that are lost or cannot be read, with a warning for each, and list them.
+        skip_broken: leave out images that are lost or cannot be read, with a warning for each; those that were to be
+            scored are listed.
         plots: draw pictures; without, those of earlier scores are removed.
 
     Raises:
@@ -96,9 +97,13 @@ def evaluate_run(
     recipe = read_run(folder).recipe
     chosen: Classes = classes or (recipe.classes if own else "all")
     part, broken = cut(task, chosen), tuple[Broken, ...]()
+    if not part.test_items:
+        raise DataError(f"{task.name} has no {recipe.test_on} images", remedy="name others to score, with --data")
     if skip_broken:
         test, broken = _readable(part.test)
         part = replace(part, test_items=test.items)
+        if not len(test):
+            raise DataError(f"none of the {len(broken)} images can be read", got=broken[0].path, remedy="restore them")
     method = adapter.load(folder, device=device_of(device))
     fitted_on = None
     if temperature:
@@ -183,4 +188,5 @@ def _write(evaluation: Evaluation, run: Path, plots: bool, machine: dict[str, An
         "machine": machine,
     }
     write_json(out / "scores.json", {**evaluation.summary(), **about})
-    adapter.record(run, evaluation.title, {**scores.summary(), "machine": machine})
+    left_out = {"left_out": len(evaluation.broken)} if evaluation.broken else {}
+    adapter.record(run, evaluation.title, {**scores.summary(), **left_out, "machine": machine})

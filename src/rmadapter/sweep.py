@@ -116,7 +116,10 @@ def planned_run(label: str, recipe: Recipe, leg: protocols.Leg, kit: Kit) -> Pla
     """
     for e in leg.evaluations:
         if not len(kit.part(e.data, e.classes, recipe).test):
-            raise DataError(f"{e.data} has no {recipe.test_on} images to score", remedy="leave it out, or give it some")
+            raise DataError(
+                f"{e.data} has no {recipe.test_on} images to score ({e.classes} classes)",
+                remedy="give it some, or leave it out of --data",
+            )
     wanted = tuple(
         Wanted(role=e.role, data=e.data, classes=e.classes, split=kit.tested(e.data, e.classes, recipe))
         for e in leg.evaluations

@@ -64,7 +64,7 @@ class SharedRows:
     def keep(self, key: Hashable, tensors: tuple[Tensor | None, ...]) -> None:
         """Keep it, if there is room."""
         size = sum(x.nbytes for x in tensors if x is not None)
-        if self._kept.has_room(size):
+        if self._kept.has_room(size) and self._kept.find(key) is None:
             self._kept.keep(key, tuple(None if x is None else x.cpu() for x in tensors), size)
 
 

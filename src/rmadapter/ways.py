@@ -100,7 +100,7 @@ def plan(
                 made = dict[str, Planned]()
                 for net, way in itertools.product(nets, ways):
                     run = _by(way, arm.label, teacher, net, there, leg, kit)
-                    made.setdefault(run.id, run)
+                    made.setdefault(run.id + run.label * way.plus, run)
                 runs += made.values()
     return whole(KEY, runs, kit)
 

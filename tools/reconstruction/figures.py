@@ -28,7 +28,7 @@ READ = (
     "\n\nHM: of base and novel accuracy on each task, then the mean. One question stands before all others: RMAdapter "
     "− consistency only, which is what reconstruction adds to the rest of the method (decided when seed 2 was there). "
     "A difference over ten themes of less than 2.3 standard errors (2.5 over seven) says nothing, and of the "
-    "some forty others in these tables one or two exceed that by chance. Initial values and batches of a seed are the "
+    "some ninety others in these tables four or five exceed it by chance. Initial values and batches of a seed are the "
     "same on all themes, so that its draw moves them together, and ± is too small by that: what is claimed has one "
     "sign in every seed besides."
 )

@@ -123,12 +123,15 @@ def _direct(text: str) -> list[str]:
 
 
 def _check_target(protocol: str, to: str | None, source: str | None) -> None:
-    if protocol == "transfer" and to is None:
-        raise click.UsageError("transfer needs --to, the backbone to carry over to")
-    if protocol != "transfer" and to is not None:
+    from rmadapter import protocols
+
+    two = protocols.protocol(protocol).two_backbones
+    if two and to is None:
+        raise click.UsageError(f"{protocol} needs --to, the backbone to carry over to")
+    if not two and to is not None:
         raise click.UsageError(f"{protocol} trains on one backbone: --to belongs to transfer")
-    if protocol == "transfer" and source is not None:
-        raise click.UsageError("transfer has no --source: each task is trained on")
+    if two and source is not None:
+        raise click.UsageError(f"{protocol} has no --source: each task is trained on")
 
 
 def _arms(methods: str, experiment: Path | None, method: dict[str, Any], train: dict[str, Any]) -> list[Any]:

@@ -27,7 +27,7 @@ WORST = 5
     is_flag=True,
     help="First fit a temperature on the run's validation images; from then on confidences of its classes use it.",
 )
-@click.option("--skip-broken", is_flag=True, help="Leave out images that are lost or cannot be read, and list them.")
+@click.option("--skip-broken", is_flag=True, help="Leave out images that are lost or cannot be read.")
 @click.option("--no-plots", is_flag=True, help="Write tables only.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print the summary as JSON; accuracy, confidence and ECE in percent."

@@ -81,7 +81,9 @@ class RecipeCommand(GroupedCommand):
         # The method decides which options there are, so it is looked up before the rest is parsed.
         name, backbone = peek(args, "--method"), peek(args, "--backbone")
         known: dict[str, Any] = {"method": {"name": name}} if name else {}
-        resolved = resolve(peek(args, "--recipe"), {**known, **({"backbone": backbone} if backbone else {})})
+        resolved = _resumed(args) or resolve(
+            peek(args, "--recipe"), {**known, **({"backbone": backbone} if backbone else {})}
+        )
         shown = resolved.model_dump()
         top = {key: value for key, value in shown.items() if key not in ("method_settings", "train")}
         settings = method_class(resolved.method).Settings
@@ -90,6 +92,15 @@ class RecipeCommand(GroupedCommand):
             f"Settings of {resolved.method}": setting_options(settings, "method.", resolved.method_settings),
             "Training": setting_options(TrainSettings, "train.", shown["train"]),
         }
+
+
+def _resumed(args: Sequence[str]) -> Any:
+    """The recipe of the run that arguments go on with; None where they start one."""
+    from rmadapter import run
+
+    out = Path(peek(args, "--out") or "")
+    goes_on = "--resume" in args and peek(args, "--recipe") is None and (out / run.RUN).is_file()
+    return run.read_run(out).recipe if goes_on else None
 
 
 def peek(args: Sequence[str], name: str) -> str | None:

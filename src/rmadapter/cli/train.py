@@ -43,7 +43,11 @@ def train(recipe: str | None, out: Path, resume: bool, device: str, **options: A
     else:
         click.echo(f"{result.steps} steps in {result.seconds:.0f} s ({result.images_per_second:.0f} images/s)")
     learned = Manifest.read(out / SHOTS, UserError)
-    click.echo(f"learned from {len(learned.train)} images of {len(learned.classes)} classes (--shots {resolved.shots})")
-    click.echo(f"split: {Manifest.read(out / run.TASK, UserError).note}")
+    click.echo(
+        f"to learn from: {len(learned.train)} images of {len(learned.classes)} classes (--shots {resolved.shots})"
+    )
+    whole = Manifest.read(out / run.TASK, UserError)
+    click.echo(f"split: {whole.note}")
     click.echo(f"adapter, log and split: {out}")
-    click.echo(f"next: rmadapter evaluate {out}   or: rmadapter predict {out} IMAGE_OR_FOLDER")
+    ways = [f"rmadapter evaluate {out}"] * bool(whole.data is None or whole.test)
+    click.echo(f"next: {'   or: '.join([*ways, f'rmadapter predict {out} IMAGE_OR_FOLDER'])}")
