@@ -42,7 +42,10 @@ def test_what_is_said(place: Path, carried: tuple[Path, str]) -> None:
     assert "rmadapter on pictoclip-s carried over to" in said and "6 classes and 18 auxiliary names" in said
     assert "looked at 6 images, without their labels, names of novel classes known" in said
     assert "tabulate" in said and "extract" in said and "align" in said and "supervise" not in said
-    assert "million operations more; EFT would cost 1" in said and f"rmadapter evaluate {out}" in said
+    assert (
+        "million operations more; by emulated fine-tuning (EFT), which runs three models, 1" in said
+        and f"rmadapter evaluate {out}" in said
+    )
 
 
 def test_the_new_run_is_one_like_any_other(place: Path, carried: tuple[Path, str], tmp_path: Path) -> None:
@@ -139,7 +142,7 @@ def test_a_teacher_that_knows_its_classes_alone(place: Path, tmp_path: Path) -> 
     command = ["transfer", tmp_path / "probe", "--to", place / "clip", "--out", tmp_path / "out", *QUICK]
     result = run(*command)
     assert result.exit_code == 2 and "--method.novel blind" in result.stderr
-    assert "EFT would cost" in good(*command, "--method.novel", "blind")
+    assert "emulated fine-tuning (EFT)" in good(*command, "--method.novel", "blind")
 
 
 def test_what_was_killed_is_carried_over_again_and_not_trained_on(
