@@ -144,8 +144,9 @@ def test_resume(folder: Path, tmp_path: Path) -> None:
     result = run(*arguments, "--resume", "--method.rank", 4)
     assert result.exit_code == 2 and "another recipe" in result.stderr
     assert "given:   --method.rank was 32, and is 4 now\n" in result.stderr
-    result = run("train", "--out", tmp_path / "run", "--resume", "--shots", 3, "--train.lr", 0.5)
-    assert "given:   --shots was 2, and is 3 now; --train.lr was " in result.stderr and result.exit_code == 2
+    result = run("train", "--out", tmp_path / "run", "--resume", "--shots", 3, "--train.augment", "crop_flip")
+    assert "given:   --shots was 2, and is 3 now; --train.augment was none, and is crop_flip now" in result.stderr
+    assert result.exit_code == 2
     result = run("train", "--out", tmp_path / "run", "--resume", "--method", "coop")
     assert "given:   --method was rmadapter, and is coop now\n" in result.stderr and result.exit_code == 2
 

@@ -200,7 +200,8 @@ def _differences(key: str, started: Any, wanted: Any) -> list[str]:
         return [d for name in inner for d in _differences(f"{table}.{name}", started.get(name), wanted.get(name))]
     if started == wanted or key == "train.seed":  # that of training is the run's
         return []
-    return [f"--{key} was {_typed(started)}, and is {_typed(wanted)} now".replace("_", "-")]
+    flag = f"--{key}".replace("_", "-")
+    return [f"{flag} was {_typed(started)}, and is {_typed(wanted)} now"]
 
 
 def _typed(value: Any) -> str:
