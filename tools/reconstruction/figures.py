@@ -244,9 +244,8 @@ def others(walked: Walked) -> str:
                 difference(own, part.scores(other), "HM", without=[*tuned]) if other != arm else ""
                 for other in (SINGLE, CONSISTENCY)
             ]
-            rows.append(
-                [arm, *apart, *(compared(arm, own, "", part.scores(CONSISTENCY))[1:] if apart[1] else [""] * 4)]
-            )
+            versus = compared(arm, own, CONSISTENCY, part.scores(CONSISTENCY))[1:]
+            rows.append([arm, *apart, *(versus if arm != CONSISTENCY else [""] * len(versus))])
     columns = [f"HM − {other}, other themes" for other in (SINGLE, CONSISTENCY)]
     return table(("", *columns, *(f"{role} − {CONSISTENCY}" for role in ROLES), "HM, seed by seed"), rows, found)
 
