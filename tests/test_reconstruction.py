@@ -17,7 +17,7 @@ import stages
 import study as driver
 from figures import _term, compared, filled, write_pages
 from PIL import Image
-from results import Scores, difference, parts, ranking
+from results import Scores, difference, parts, ranking, walk
 from stages import Changes, Chosen, Study
 
 import rmadapter as ra
@@ -282,7 +282,8 @@ def the_page_says_the_same(study: Study, chosen: Chosen, out: Path) -> None:
     """Its tables of what was chosen and of every candidate hold the store's numbers."""
     page = out / "docs" / "experiments" / "page.md"
     page.parent.mkdir(parents=True)
-    write_pages(study, out, page)
+    walked = list(walk(study, out))
+    write_pages(walked, page)
     text = page.with_name("page-tables.md").read_text()
     assert "| rate | plain | usual | diverges | – | – | – |" in text
     for part in parts(study, study.stage("weight"), chosen, out):
@@ -298,22 +299,18 @@ def the_page_says_the_same(study: Study, chosen: Chosen, out: Path) -> None:
         base, novel = (found.accuracy for found in result.scores.values())
         assert f"| weight | whole | {part.setting} | {other} | {base:.1f} | {novel:.1f} | {scores.mean('HM')} |" in text
         row = [run.recipe["data"], "1", "val", f"{base}", f"{novel}", run.id]
-        assert ["weight", part.setting, "whole", other, *row] in list(
-            csv.reader(driver.scores(study, out).splitlines())
-        )
+        assert ["weight", part.setting, "whole", other, *row] in list(csv.reader(driver.scores(walked).splitlines()))
 
 
-def test_the_page_keeps_its_words_and_says_what_is_missing(
-    shipped: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_page_keeps_its_words_and_says_what_is_missing(shipped: Study, tmp_path: Path) -> None:
     page = tmp_path / "docs" / "experiments" / "page.md"
     page.parent.mkdir(parents=True)
-    monkeypatch.setattr("figures.walk", lambda study, _: [(stage, None) for stage in study.stages])
-    write_pages(shipped, tmp_path / "none", page)
+    nothing = [(stage, None) for stage in shipped.stages]
+    write_pages(nothing, page)
     text, tables = page.read_text(), page.with_name("page-tables.md").read_text()
     assert "## The paper's table" in text and "Not run yet." in text and "Nothing has been run." in tables
     page.write_text(text.replace("# Does reconstruction pay?", "# Does it?\n\nIt does not."))
-    write_pages(shipped, tmp_path / "none", page)
+    write_pages(nothing, page)
     assert page.read_text() == text.replace("# Does reconstruction pay?", "# Does it?\n\nIt does not.")
     with pytest.raises(DataError, match="has not one block 'kept'"):
         filled(text.replace("<!-- end kept -->", ""), "kept", "", page)

@@ -13,8 +13,7 @@ from pathlib import Path
 from statistics import fmean, median
 
 from curves import lengths, weights
-from results import CLOSE, ROLES, Part, Scores, best, difference, extent, ranking, walk
-from stages import Stage, Study
+from results import CLOSE, ROLES, Part, Scores, Walked, best, difference, extent, ranking
 
 from rmadapter.errors import DataError
 from rmadapter.files import write_text
@@ -37,16 +36,13 @@ TERMS = ("ce", "reconstruction_image", "reconstruction_text", "consistency_image
 """Losses as runs call them."""
 BEGIN, END = "<!-- begin {0}: tools/reconstruction/study.py page -->", "<!-- end {0} -->"
 
-Walked = Sequence[tuple[Stage, list[Part] | None]]
 
-
-def write_pages(study: Study, out: Path, page: Path) -> None:
+def write_pages(walked: Walked, page: Path) -> None:
     """Fill the blocks of the account and of the page of all tables beside it, and draw the plots.
 
     Raises:
         DataError: for a page that lacks the markers of a block.
     """
-    walked = list(walk(study, out))
     images = page.parent.parent / "images" / "reconstruction"
     images.mkdir(parents=True, exist_ok=True)
     for file, title, blocks in (

@@ -150,8 +150,12 @@ def parts(study: Study, stage: Stage, chosen: Chosen, out: Path) -> list[Part]:
     return found
 
 
+Walked = Sequence[tuple[Stage, list[Part] | None]]
+"""Every stage with its runs as they stand; None behind a stage that has still to choose."""
+
+
 def walk(study: Study, out: Path) -> Iterator[tuple[Stage, list[Part] | None]]:
-    """Stage by stage, its runs as they stand; None behind a stage that has still to choose."""
+    """What :data:`Walked` has, stage by stage."""
     chosen, known = Chosen(), True
     for stage in study.stages:
         found = parts(study, stage, chosen, out) if known else None

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from figures import write_pages
-from results import Part, best, choose, folder, parts, ranking, walk
+from results import Part, Walked, best, choose, folder, parts, ranking, walk
 from stages import Chosen, Stage, Study, as_toml, plans
 
 from rmadapter import sweep
@@ -121,10 +121,10 @@ def _winner(stage: Stage, cells: Sequence[tuple[Part, str]]) -> str:
     return best(stage, cells).label if ranking(stage, cells) else "nothing, since no candidate was trained to its end"
 
 
-def scores(study: Study, out: Path) -> str:
+def scores(walked: Walked) -> str:
     """Every run that is done, as CSV: a row for each stage, setting, arm and candidate that has it."""
     rows: list[list[object]] = [[*SCORES]]
-    for stage, found in walk(study, out):
+    for stage, found in walked:
         for part in found or []:
             for (arm, candidate), label in part.labels.items():
                 for run in part.grid.runs(label=label):
@@ -162,8 +162,9 @@ def main() -> None:
         elif arguments.command == "list":
             print(listing(study, arguments.out))
         else:
-            write_pages(study, arguments.out, arguments.page)
-            write_text(arguments.scores, scores(study, arguments.out))
+            walked = list(walk(study, arguments.out))
+            write_pages(walked, arguments.page)
+            write_text(arguments.scores, scores(walked))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
