@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from PIL import Image
 
+import readme_table as table
 from rmadapter.store import Store
 from test_page import change, write
 
@@ -45,22 +44,12 @@ def test_the_tree_names_every_file() -> None:
         assert list(source.rglob(name)), name
 
 
-@pytest.fixture(scope="module")
-def table() -> ModuleType:
-    """tools/readme_table.py."""
-    spec = importlib.util.spec_from_file_location("readme_table", ROOT / "tools" / "readme_table.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_table_of_results_is_what_the_command_prints(table: ModuleType) -> None:
+def test_the_table_of_results_is_what_the_command_prints() -> None:
     made = table.block(ROOT / table.RESULTS)
     assert f"{table.BEGIN}\n\n{made}\n\n{table.END}\n" in README, "run: make readme"
 
 
-def test_the_table_of_a_sweep(table: ModuleType, tmp_path: Path) -> None:
+def test_the_table_of_a_sweep(tmp_path: Path) -> None:
     store = Store(tmp_path / "sweep")
     assert "No sweep is committed" in table.block(store.folder)
     store.create()

@@ -31,7 +31,8 @@ def block(folder: Path) -> str:
     store = Store(folder)
     grids = [Grid.read(plan, store) for plan in store.plans()]
     table = str(overview(grids)).partition("\n\n")[2]
-    return "\n\n".join([table, overview_in_words(grids), provenance(grids), *missing(grids)])
+    about = f"{provenance(grids)} Made by `make readme` from `{RESULTS}/`."
+    return "\n\n".join([table, overview_in_words(grids), about, *missing(grids)])
 
 
 def provenance(grids: Sequence[Grid]) -> str:
@@ -43,10 +44,7 @@ def provenance(grids: Sequence[Grid]) -> str:
     machines = _each(_machine(result) for result in found)
     commits = _each(result.commit or "not from a checkout" for result in found)
     runs = {run.id for grid in grids for run in grid.plan.runs}  # some are scored by two protocols
-    return (
-        f"{len(runs)} runs of {backbones}, seeds {seeds}; {packages}; {machines}; "
-        f"commit {commits}. Made by `make readme` from `{RESULTS}/`."
-    )
+    return f"{len(runs)} runs of {backbones}, seeds {seeds}; {packages}; {machines}; commit {commits}."
 
 
 def _machine(result: Result) -> str:
@@ -64,13 +62,13 @@ def missing(grids: Sequence[Grid]) -> list[str]:
     return [f"–: needs a run that is missing or failed ({'; '.join(lacking)})."] if lacking else []
 
 
-def put(readme: str, text: str) -> str:
-    """README with this between its marks. Raises SystemExit where it has no marks."""
-    before, mark, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not mark or not end:
-        sys.exit(f"README.md has no place for the table: it needs the lines {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
+def put(page: str, text: str, begin: str = BEGIN, end: str = END) -> str:
+    """A page with this between its marks. Raises SystemExit where it has no marks."""
+    before, mark, rest = page.partition(begin)
+    _, stop, after = rest.partition(end)
+    if not mark or not stop:
+        sys.exit(f"the page has no place for the table: it needs the lines {begin} and {end}")
+    return f"{before}{begin}\n\n{text}\n\n{end}{after}"
 
 
 def main() -> None:
