@@ -103,6 +103,24 @@ def test_reproduce_prints_published_beside_measured(tmp_path: Path) -> None:
     assert "maple/base-to-novel" in result.stderr and not (tmp_path / "none").exists()
 
 
+def test_what_cannot_be_the_same_is_always_said() -> None:
+    from rmadapter.recipes import published
+    from test_tables import grid as made
+
+    def said(protocol: str, *wanted: object) -> str:
+        found = made(protocol, *wanted)  # type: ignore[arg-type]
+        about = {"backbone": "ViT-B-16", "pretrained": "default"}
+        runs = tuple(run.model_copy(update={"recipe": {**run.recipe, **about}}) for run in found.plan.runs)
+        grid = Grid(found.plan.model_copy(update={"runs": runs}), found.results)
+        return beside(grid, published("mma", protocol))
+
+    text = said("base-to-novel", ("base", "novel"), {("mma", "t1", 1): (50, 60)})
+    assert "Known to differ, whatever is given: mixed precision there, float32 here; on ImageNet batches of 128" in text
+    text = said("cross-dataset", ("source", "target a", "target b"), {("mma", "imagenet", 1): (70, 60, 64)})
+    assert "|  | mean of targets |" in text and "| published | 66.6 |" in text and "| measured | 62.0 |" in text
+    assert "Not the same" not in text
+
+
 @pytest.mark.filterwarnings("ignore:.*is not as published")
 def test_the_public_path_over_all_eleven_layouts(tmp_path: Path) -> None:
     every_tree(tmp_path / "data")

@@ -117,6 +117,8 @@ class Method(nn.Module):
         """What logits of the trained class list are divided by before the softmax."""
         self.classes: tuple[str, ...] = ()
         """What it is trained on; ``start`` sets it."""
+        self.teacher_template: str | None = None
+        """What a hand-written teacher reads where that is not the template (``Task.teacher_template``), in training."""
         if not self.class_bound:
             self._draw()
 

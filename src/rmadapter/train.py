@@ -43,7 +43,7 @@ SAVING = 20
 
 
 class TrainSettings(Settings):
-    """Optimiser, schedule and batches. Defaults are MMA's; schedules as in Dassl, which CoOp trains with."""
+    """Optimiser, schedule and batches. Defaults are MMA's but for the warm-up; schedules as in Dassl, as CoOp's."""
 
     epochs: PositiveInt = 5
     """Passes over the few-shot set."""
@@ -161,6 +161,7 @@ def fit(
         raise DataError(f"task {task.name!r} has no training items")
     folder = None if out is None else _unfinished(Path(out), resume)
     method.start(task.classes, task.template)
+    method.teacher_template = task.teacher_template
     if method.solved:
         result = Fit(0, *solve(method, task, show_progress=show_progress))
     else:

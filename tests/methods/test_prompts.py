@@ -219,6 +219,9 @@ def test_one_tensor_trains_in_kgcoop_and_its_teacher_is_a_written_prompt(small: 
     method.start(("cat", "red_panda"), "a photo of a {}, a pet.")  # none given: the task's
     expected = own.frozen("text", own.begin_text(classes, "a photo of a {}, a pet."))
     assert (method.teacher_text(classes, method.begin_text(classes)) - expected).abs().max() < 1e-6
+    method.start(("cat", "red_panda"), "a photo of a {}.")
+    method.teacher_template = "a photo of a {}, a pet."  # that of a public data set stays, whatever the prompt is
+    assert (method.teacher_text(classes, method.begin_text(classes)) - expected).abs().max() < 1e-6
 
 
 def test_templates_are_averaged_before_they_are_normalised(small: Backbone) -> None:

@@ -12,7 +12,7 @@ from rmadapter.cli.bench import complain, compute, numbers
 from rmadapter.cli.options import device_option, root_option, split_list
 from rmadapter.errors import SettingError
 
-QUOTED = {"HM of means": "hm"}
+QUOTED = {"HM of means": "hm", "mean of targets": "target"}
 """How a recipe calls a column, where it is not the column's name."""
 
 
@@ -103,6 +103,8 @@ def beside(grid: Any, published: dict[str, Any]) -> str:
     differ = differences(measured, published["setting"])
     if differ:
         said.append(f"Not the same in both: {', '.join(differ)}. So the numbers are not to be compared.")
+    if "differs" in published:
+        said.append(f"Known to differ, whatever is given: {published['differs']}.")
     return "\n\n".join(said)
 
 

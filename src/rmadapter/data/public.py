@@ -72,7 +72,9 @@ def load(name: str, root: str | Path | None = None, template: str | None = None)
     if different:
         note += f"; not as published: {different}"
         warnings.warn(f"{name} is not as published: {different}", stacklevel=2)
-    return Task(name, classes, template or known.template, train, val, test, note, root=images)
+    own = known.teacher_template or known.template
+    used = template or known.template
+    return Task(name, classes, used, train, val, test, note, root=images, teacher_template=own)
 
 
 def _read_whole(name: str, known: Entry, folder: Path) -> Listing:

@@ -133,6 +133,9 @@ class Task:
     note: str = ""
     root: Path | None = field(default=None, compare=False)
     """The folder that the items' names count from; None for a task inside the package."""
+    teacher_template: str | None = field(default=None, compare=False)
+    """The prompt that was written for these very classes, of a public data set, which a teacher reads whatever template
+    is in use (KgCoOp); None: that is the template in use."""
 
     def __post_init__(self) -> None:
         check_class_names(self.classes, self.name)

@@ -27,7 +27,7 @@ class KgCoOpSettings(ContextSettings):
     weight: NonNegativeFloat = 8.0
     """λ: how strongly are the learned prompts held to the teacher's?"""
     teacher_template: str | None = None
-    """The teacher's prompt, with {} for the class name. None: the task's template (the published are a task's own)."""
+    """The teacher's prompt, with {} for the class name. None: a public data set's published one, else the template."""
 
 
 class KgCoOp(ContextMethod):
@@ -40,7 +40,8 @@ class KgCoOp(ContextMethod):
     needs_teacher = True
 
     def teacher_text(self, classes: Sequence[str], text: Rows) -> Tensor:
-        return average(self.backbone, classes, [self.settings.teacher_template or self.template])
+        template = self.settings.teacher_template or self.teacher_template or self.template
+        return average(self.backbone, classes, [template])
 
     def terms(self, output: Output, labels: Tensor, teacher: Teacher | None) -> dict[str, Tensor]:
         terms = super().terms(output, labels, teacher)

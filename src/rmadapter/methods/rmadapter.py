@@ -14,7 +14,7 @@ In the upper blocks i of both towers, with u_i = ln_1(x_i) (b, l, w), rank r, hi
     L = cross-entropy + λ1 Σ l_image + λ2 Σ l_text + λ3 mean|f - f0| + λ4 mean|t - t0| + λ5 R
 
 f, t: normalised image and text features; f0, t0: those of the frozen backbone for the same image and prompt. λ5 is 0
-unless it is asked for: R (parts/retention.py) is what the paper's summaries name and leave open.
+unless it is asked for: R (parts/retention.py) is an addition of ours.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Top-level ``[train]`` and ``[method]`` hold the published settings, those of base-to-novel; ``[PROTOCOL.train]`` and
 ``[PROTOCOL.method]`` what a paper has otherwise for another protocol; ``[pictograms.train]`` and
 ``[pictograms.method]`` what differs on the small world, under every protocol; ``[published.PROTOCOL]`` quotes numbers,
-in percent, that were not measured here.
+in percent, that were not measured here, with their setting, and how ours ``differs`` whatever the user gives.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def over(below: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
 
 
 def published(method: str, protocol: str) -> dict[str, Any]:
-    """What the method's paper reports for a protocol, and in which ``setting``; {} where the recipe has no numbers."""
+    """What is published of a method for a protocol, and in which ``setting``; {} where the recipe has no numbers."""
     file = FOLDER / f"{method}.toml"
     content = tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     return dict(content.get(PUBLISHED, {}).get(protocol, {}))

@@ -37,6 +37,8 @@ class Entry(Settings):
     """In ``folder``: folders that must be there; none: ``images``."""
     template: str
     """The published prompt with {} for the class name."""
+    teacher_template: str | None = None
+    """That of a hand-written teacher (KgCoOp), where it is another."""
     classes: int
     """Their number."""
     train: int | None = None
