@@ -77,6 +77,40 @@ def test_a_list_never_tests_on_what_was_learned(photos: Path, tmp_path: Path) ->
     assert own and len(task.test) == 9, "what was added since changes nothing"
 
 
+def test_other_photos_of_the_same_names_are_other_data(photos: Path, tmp_path: Path) -> None:
+    """Cameras count from 0: same names, other files."""
+    out = tmp_path / "run"
+    train(photos, out)
+    assert len(running.Manifest.read(out / "task.json", DataError).sizes or ()) == 18
+    other = tmp_path / "other"
+    for folder in (path for path in photos.iterdir() if path.is_dir()):
+        (other / folder.name).mkdir(parents=True)
+        for i in range(8):
+            Image.new("RGB", (40 + i, 30), (20 * i, 90, 30)).save(other / folder.name / f"{i}.png")
+    task, own = running.task_of(out, str(other))
+    assert not own and len(task.train) + len(task.val) + len(task.test) == 24
+    shutil.copytree(photos, tmp_path / "copy")
+    assert running.task_of(out, str(tmp_path / "copy"))[1]
+    shutil.copy(photos / "otter" / "0.png", other / "otter" / "0.png")
+    for lost in (False, True):  # one of them is no reason to take all others for lost
+        with pytest.raises(DataError, match="holds 1 of the 18 images"):
+            running.task_of(out, str(other), lost=lost)
+    (photos / "otter" / "1.png").write_bytes((photos / "otter" / "2.png").read_bytes())
+    assert running.task_of(out, str(photos))[1]  # at home a name is enough
+
+
+def test_a_folder_of_learned_images_under_other_names(photos: Path, tmp_path: Path) -> None:
+    """Named from the folder above in training; a fresh split of the folder itself would test on some of them."""
+    rows = [f"photos/{c}/{i}.png,{c},{'train' if i < 4 else 'test'}" for c in ("otter", "red_panda") for i in range(6)]
+    (photos.parent / "list.csv").write_text(
+        "\n".join(["path,label,split", *rows]).replace("photos/", f"{photos.name}/")
+    )
+    out = tmp_path / "run"
+    train(photos.parent / "list.csv", out)
+    with pytest.raises(DataError, match=r"tests on \d+ images that .* learned from"):
+        running.task_of(out, str(photos))
+
+
 def test_classes_with_fewer_images_than_shots_are_said(photos: Path, tmp_path: Path) -> None:
     (photos / "otter" / "0.png").unlink()
     (photos / "otter" / "1.png").unlink()

@@ -168,7 +168,7 @@ def _write_start(out: Path, record: Record, task: Task, broken: list[Broken] | N
     write_json(out / RUN, record.plain())
     if broken is not None:
         write_text(out / SKIPPED, table(broken))
-    write_json(out / TASK, task.manifest().plain())  # last: where it is missing, all of this is done again
+    write_json(out / TASK, task.manifest(sizes=True).plain())  # last: where it is missing, all of this is done again
 
 
 def read_run(folder: Path) -> Record:
@@ -229,16 +229,17 @@ def cut(task: Task, classes: Classes) -> Task:
 def task_of(folder: Path, data: str | None, lost: bool = False) -> tuple[Task, bool]:
     """The task that a run was trained on, with its very split, and True; or another one that ``data`` names, and False.
 
-    The run's own data may have moved: a folder that holds all images of the run's split is taken for it, and so is a
-    list or a split file that names them all with the same classes. Of a public data set ``RMADAPTER_DATA`` says where
-    it is now; without, it is where it was.
+    The run's own data may have moved: a folder that holds all images of the run's split, as large as they were, is
+    taken for it, and so is a list or a split file that names them all with the same classes. Of a public data set
+    ``RMADAPTER_DATA`` says where it is now; without, it is where it was.
 
     Args:
-        lost: images of the split that are gone are named by their old path; without it they are an error.
+        lost: images of the split that are gone are named by their old path, as long as most of them are there; without
+            it they are an error.
 
     Raises:
         DataError: when a folder holds some of them only, since a fresh split of it could test on what was learned; or
-            when a file names for testing what was learned.
+            when other data test on what was learned.
     """
     recipe = read_run(folder).recipe
     manifest = Manifest.read(folder / TASK, AdapterError)
@@ -254,36 +255,58 @@ def task_of(folder: Path, data: str | None, lost: bool = False) -> tuple[Task, b
         return read(images), True
     if data is None:
         return read(Path(manifest.data)), True
-    here, names = Path(data), manifest.names()
-    if here.is_file():
-        return _from_file(
-            load_task(here, split_seed=recipe.split_seed, template=recipe.template), here, manifest, folder
-        )
-    found = sum(find(here, name) is not None for name in names) if here.is_dir() else 0
-    if found == len(names) or (found and lost):
-        return read(here), True
-    if found:
-        raise DataError(
-            f"{here} holds {found} of the {len(names)} images that {folder} was split from",
-            remedy="evaluate on the whole folder, or on other images",
-        )
-    return load_task(data, split_seed=recipe.split_seed, template=recipe.template), False
+    here = Path(data)
+    if here.is_dir():
+        found, every = len(_there(manifest, here)), len(manifest.sized())
+        if found == every or (lost and (2 * found > every or _at_home(manifest, here))):
+            return read(here), True
+        if found:
+            raise DataError(
+                f"{here} holds {found} of the {every} images that {folder} was split from",
+                remedy="evaluate on the whole folder, or on other images",
+            )
+    task = load_task(data, split_seed=recipe.split_seed, template=recipe.template)
+    if here.is_file() and _names_all(task, manifest) and len(_there(manifest, here.parent)) == len(manifest.sized()):
+        return read_manifest(manifest, here.parent), True
+    return _unlearned(task, data, manifest, folder), False
 
 
-def _from_file(task: Task, file: Path, manifest: Manifest, folder: Path) -> tuple[Task, bool]:
-    """The run's own task where a file, read as ``task``, names all of its images; else that task."""
+def _at_home(manifest: Manifest, here: Path) -> bool:
+    return str(here.resolve()) == manifest.data
+
+
+def _there(manifest: Manifest, here: Path) -> list[str]:
+    """A run's images that a folder has, by name; away from home also by size, since others may have the same names."""
+    there = []
+    for name, size in manifest.sized().items():
+        path = find(here, name)
+        if path is not None and (size is None or _at_home(manifest, here) or ImageFile(path, name).size == size):
+            there.append(name)
+    return there
+
+
+def _names_all(task: Task, manifest: Manifest) -> bool:
+    """Has a task all images of a run's, with the same classes?"""
     named = {item.picture.name: task.classes[item.label] for part in (task.train, task.val, task.test) for item in part}
     rows = (*manifest.train, *manifest.val, *manifest.test)
-    if all(named.get(name) == manifest.classes[label] for name, label in rows):
-        return read_manifest(manifest, file.parent), True
-    learned = {name for name, _ in (*manifest.train, *manifest.val)}
+    return all(named.get(name) == manifest.classes[label] for name, label in rows)
+
+
+def _unlearned(task: Task, data: str, manifest: Manifest, folder: Path) -> Task:
+    """The task. Raises DataError where it tests on images that a run learned from or chose by."""
+    sizes = manifest.sized()
+    learned = {name: sizes[name] for name, _ in (*manifest.train, *manifest.val)}
     places = {path.resolve() for name in learned if (path := find(Path(str(manifest.data)), name)) is not None}
-    tested = [item.picture for item in task.test if isinstance(item.picture, ImageFile)]
-    seen = [picture for picture in tested if picture.name in learned or picture.path.resolve() in places]
+    seen = [
+        item.picture.name
+        for item in task.test
+        if isinstance(item.picture, ImageFile)
+        and (item.picture.path.resolve() in places or learned.get(item.picture.name, -2) in (None, item.picture.size))
+    ]
     if seen:
         raise DataError(
-            f"{file} tests on {len(seen)} images that {folder} learned from or chose by",
-            got=f"{seen[0].name}, …" if len(seen) > 1 else seen[0].name,
+            f"{data} tests on {len(seen)} images that {folder} learned from or chose by",
+            got=f"{seen[0]}, …" if len(seen) > 1 else seen[0],
             remedy="evaluate on other images",
         )
-    return task, False
+    return task

@@ -43,10 +43,19 @@ class Manifest(Settings):
     """Settings may be chosen on these."""
     test: tuple[tuple[str, int], ...]
     """Scored on."""
+    teacher_template: str | None = None
+    """See ``Task``."""
+    sizes: tuple[int, ...] | None = None
+    """Bytes of the images' files, in the order of ``names``: other files may have the same names. None: not noted."""
 
     def names(self) -> list[str]:
         """Of all images."""
         return [name for part in (self.train, self.val, self.test) for name, _ in part]
+
+    def sized(self) -> dict[str, int | None]:
+        """All images' names, and the sizes of their files."""
+        names = self.names()
+        return dict(zip(names, self.sizes or [None] * len(names), strict=True))
 
 
 class Picture(Protocol):
@@ -75,6 +84,14 @@ class ImageFile:
         from rmadapter.data.images import read_image
 
         return read_image(self.path)
+
+    @property
+    def size(self) -> int:
+        """Bytes; -1 for a file that cannot be looked at."""
+        try:
+            return self.path.stat().st_size
+        except OSError:
+            return -1
 
 
 @dataclass(frozen=True)
@@ -214,18 +231,33 @@ class Task:
         whole = self._whole and self._whole.without_test()
         return replace(self, val_items=(), test_items=self.val_items, _whole=whole)
 
-    def manifest(self) -> Manifest:
-        """What can be written down, and read again by ``data.readers.read_manifest``."""
+    def manifest(self, sizes: bool = False) -> Manifest:
+        """What can be written down, and read again by ``data.readers.read_manifest``; with files' sizes, if wanted."""
         rows = {
             part: tuple((item.picture.name, item.label) for item in split)
             for part, split in (("train", self.train), ("val", self.val), ("test", self.test))
         }
         root = None if self.root is None else str(self.root.resolve())
-        return Manifest(task=self.name, data=root, template=self.template, classes=self.classes, note=self.note, **rows)
+        files = (
+            [item.picture for split in (self.train, self.val, self.test) for item in split] if sizes and root else []
+        )
+        return Manifest(
+            task=self.name,
+            data=root,
+            template=self.template,
+            classes=self.classes,
+            note=self.note,
+            teacher_template=self.teacher_template,
+            sizes=tuple(file.size for file in files if isinstance(file, ImageFile)) or None,
+            **rows,
+        )
 
     def sha256(self) -> str:
         """Hash of class names, template and splits (names and labels, not pixels)."""
-        content = self.manifest().model_dump(mode="json", include={"template", "classes", "train", "val", "test"})
+        deciding = {"template", "classes", "train", "val", "test"}
+        if self.teacher_template not in (None, self.template):
+            deciding.add("teacher_template")
+        content = self.manifest().model_dump(mode="json", include=deciding)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

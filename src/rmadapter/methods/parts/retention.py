@@ -11,8 +11,8 @@ With f, t the normalised image (b, d) and text (c, d) features, f0, t0 those of 
 All shots together span the whole space as soon as they are more than d, and nothing would lie outside. A batch spans b
 dimensions at most, so over many batches a direction is held the more, the less the shots show it.
 
-Not in RMAdapter's paper, as far as its summaries say: two ideas, keeping a direction and keeping to a subspace, are tried
-beside it here; the formulas are ours. The cosine is CoPrompt's (Roy and Etemad, ICLR 2024), to the frozen feature
+Not in RMAdapter's paper, as far as its summaries say: two ideas, keeping a direction and keeping to a subspace, are
+tried beside it here; the formulas are ours. The cosine is CoPrompt's (Roy and Etemad, ICLR 2024), to the frozen feature
 of the same image and prompt.
 """
 
