@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import rmadapter as ra
-from rmadapter import __version__
+from rmadapter import __version__, provenance
 from rmadapter.backbones import Backbone
 from rmadapter.cli import cli
 from rmadapter.data import Task
@@ -149,6 +149,38 @@ def test_resume(folder: Path, tmp_path: Path) -> None:
     assert result.exit_code == 2
     result = run("train", "--out", tmp_path / "run", "--resume", "--method", "coop")
     assert "given:   --method was rmadapter, and is coop now\n" in result.stderr and result.exit_code == 2
+
+
+def test_a_resumed_run_says_what_was_not_as_before(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    good("train", "--data", folder, "--out", out, *QUICK)
+    (out / "adapter_config.json").unlink()  # as if killed before its end
+    machine = provenance.machine
+    monkeypatch.setattr(provenance, "machine", lambda device: {**machine(device), "threads": 99})
+    with pytest.warns(UserWarning, match=r"threads \d+ is now 99: the last bits may differ"):
+        good("train", "--out", out, "--resume")
+    (change,) = json.loads((out / "run.json").read_text())["resumed"]
+    assert change.startswith("threads ") and change.endswith(" is now 99")
+
+
+def test_an_interrupted_command_says_what_goes_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a run is there, nothing can be resumed."""
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    arguments = ["train", "--data", folder, "--out", tmp_path / "run", *QUICK]
+    with monkeypatch.context() as patch:
+        patch.setattr("rmadapter.run.load_backbone", stop)
+        result = run(*arguments)
+    assert result.exit_code == 130 and "go on with: the same command" in result.stderr
+    monkeypatch.setattr("rmadapter.run.fit", stop)
+    result = run(*arguments)
+    assert result.exit_code == 130 and f"train --out {tmp_path / 'run'} --resume" in result.stderr
 
 
 def test_resume_knows_the_run(folder: Path, tmp_path: Path) -> None:
@@ -298,6 +330,9 @@ def test_a_tracebacks_is_shown_on_request(tmp_path: Path) -> None:
         (["train", "--backbone", "ViT-B-61", "--out", "OUT"], "did you mean 'ViT-B-16'?"),
         (["train", "--template", "a photo", "--out", "OUT"], "exactly one {}"),
         (["train", "--device", "cuda:9", "--out", "OUT"], "this machine has no device"),
+        (["train", "--device", "cpu:foo", "--out", "OUT"], "this machine has no device"),
+        (["train", "--device", "cpu:", "--out", "OUT"], "this machine has no device"),
+        (["bench", "--skip-broken", "base-to-nvel", "--out", "OUT"], "did you mean 'base-to-novel'"),
         (["train"], "Missing option '--out'"),
         (["evaluate", "OUT"], "holds no run"),
         (["predict", "OUT", "x.png"], "does not exist"),

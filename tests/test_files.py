@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from rmadapter import files
 from rmadapter.errors import UserError
-from rmadapter.files import new_folder, write_atomic, write_json, write_text
+from rmadapter.files import is_file, new_folder, write_atomic, write_json, write_text
 from rmadapter.report import Shown, contact_sheet
 
 
@@ -71,8 +71,22 @@ def test_new_folders(tmp_path: Path) -> None:
     assert new_folder(tmp_path / "a" / "b", resume=True).is_dir()
     with pytest.raises(UserError, match="is a file"):
         new_folder(tmp_path / "a" / "b" / "file")
+    own, kept = (tmp_path / "a" / name for name in (".run.json.x7_ab2cd.part", ".holiday.mov.part"))
+    for file in (own, kept):
+        file.write_text("")
+    with pytest.raises(UserError, match="is not empty"):
+        new_folder(tmp_path / "a")
+    assert own.exists() and kept.exists()  # what is refused is not touched
+    new_folder(tmp_path / "a", resume=True)
+    assert not own.exists() and kept.exists()  # nor is another program's
     with pytest.raises(UserError, match="cannot use"):
         new_folder(tmp_path / "a" / "b" / "file" / "c")
+
+
+def test_a_file_that_cannot_be_there(tmp_path: Path) -> None:
+    (tmp_path / "here").write_text("")
+    assert is_file(tmp_path / "here") and not is_file(tmp_path)
+    assert not is_file(tmp_path / ("long" * 100))  # where Path raises
 
 
 def test_contact_sheets_cut_long_names_and_mark_mistakes(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from rmadapter.live import Watch
 from rmadapter.store import Plan, Result, Store
 from test_store import WHOLE, planned, result
@@ -29,6 +31,18 @@ def test_failures_of_an_earlier_call_are_no_news_and_what_a_retry_came_to_is(tmp
     assert again.look() == []
     store.write(result(scores=WHOLE, sweep="now"))
     assert [(run.id, found.error) for run, found in again.look()] == [("1", None)]
+
+
+def test_what_is_over_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    watching, store = watch(tmp_path, result("2", scores=WHOLE))
+    read, asked = Store.read, list[str]()
+    monkeypatch.setattr(Store, "read", lambda self, name: asked.append(name) or read(self, name))
+    watching.look()
+    assert asked == ["1"]
+    store.write(result(scores=WHOLE, sweep="now"))
+    assert len(watching.look()) == 1
+    asked.clear()
+    assert watching.look() == [] and asked == [] and not watching.grid.open
 
 
 def test_lines_name_the_error_as_tables_do(tmp_path: Path) -> None:

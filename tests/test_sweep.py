@@ -14,10 +14,10 @@ import pytest
 from PIL import Image
 
 import rmadapter as ra
+from rmadapter import adapter, sweep
 from rmadapter import run as runs
-from rmadapter import sweep
 from rmadapter.arms import Arm, arms
-from rmadapter.errors import DataError, SettingError, TrainingError
+from rmadapter.errors import DataError, SettingError, TrainingError, UserError
 from rmadapter.kit import Kit
 from rmadapter.page import render
 from rmadapter.recipe import resolve
@@ -117,6 +117,33 @@ def test_more_evaluations_of_a_run_do_not_train_it_again(folders: tuple[str, str
     result = Store(out).read(first.runs[0].id)
     assert result is not None and result.error is None and is_done(result, more.runs[0])
     assert [Path(score.data).name for score in result.scores.values()] == ["plants", "food"]
+
+
+def test_a_temperature_that_was_fitted_since_is_none_of_the_sweeps(folders: tuple[str, str], tmp_path: Path) -> None:
+    wanted = plan(folders[:1], seeds=(1,), methods=["rmadapter"])
+    sweep.run(wanted, tmp_path)
+    (run,), before = wanted.runs, scores(tmp_path)
+    adapter.record_temperature(Store(tmp_path).run_folder(run.id), 3.0)
+    (tmp_path / "results" / f"{run.id}.json").unlink()
+    sweep.run(wanted, tmp_path)
+    assert scores(tmp_path) == before
+
+
+def test_a_run_of_zero_shot_is_tried_again_after_a_full_disk(
+    folders: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = plan(folders[:1], seeds=(1,), methods=["zero_shot"])
+    with monkeypatch.context() as patch:
+        patch.setattr(adapter, "save", refuse)
+        sweep.run(wanted, tmp_path)
+    store = Store(tmp_path)
+    assert "cannot write it" in Grid.read(wanted, store).failed[0][1]
+    sweep.run(wanted, tmp_path)
+    assert not Grid.read(wanted, store).open
+
+
+def refuse(*_: object) -> None:
+    raise UserError("cannot write it", got="no space")
 
 
 def test_a_run_goes_on_under_another_name_of_its_data(

@@ -172,6 +172,23 @@ def test_other_images_and_pixels_are_not_recalled(few: Task, pictoclip: Backbone
         assert ra.fit(ra.RMAdapter(backbone), learned, show_progress=False, shared=shared, **CROPPED).recalled == 0
 
 
+def test_jobs_share_the_memory(few: Task, pictoclip: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fits into the memory of one process does not fit into a part of it."""
+    method = ra.RMAdapter(pictoclip)
+    method.start(few.classes, few.template)
+    every = sum(
+        x.nbytes
+        for x in views._tensors(
+            Views(method, few.train, "none", 1, nullcontext)._all([(0, list(range(len(few.train))))])
+        )
+        if x is not None
+    )
+    monkeypatch.setattr(views, "MEMORY", 2 * every)
+    plan = [(0, list(range(len(few.train))))]
+    kept = [Views(method, few.train, "none", 1, nullcontext, 0, SharedRows(0, jobs))._all(plan) for jobs in (1, 2, 3)]
+    assert [one is not None for one in kept] == [True, True, False]
+
+
 def test_a_resumed_run_recalls_the_same(few: Task, pictoclip: Backbone, tmp_path: Path) -> None:
     task, shared, calls = few.shots(4, seed=1), SharedRows(), 0
 

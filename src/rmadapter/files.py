@@ -6,11 +6,12 @@ import csv
 import io
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rmadapter.errors import UserError
 
@@ -19,8 +20,11 @@ if TYPE_CHECKING:
 
 TEMPORARY = ".part"
 """How the name of a file ends while it is written; a kill can leave one behind."""
+LEFT = re.compile(rf"\..+\.[a-z0-9_]{{8}}{re.escape(TEMPORARY)}")
+"""Their names."""
 TRIES, PAUSE = 3, 0.1
-"""How often a file is moved into place, and seconds in between: Windows refuses while somebody reads the old one."""
+"""How often a file is moved into place or read, and seconds in between."""
+T = TypeVar("T")
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
@@ -38,7 +42,7 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
-        _replace(temporary, path)
+        patiently(lambda: temporary.replace(path))
     except OSError as error:
         raise UserError(
             f"cannot write {path}", got=error.strerror, remedy="free space or name another folder"
@@ -48,15 +52,14 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def _replace(temporary: Path, path: Path) -> None:
-    for tried in range(1, TRIES + 1):
+def patiently(act: Callable[[], T]) -> T:
+    """What ``act`` returns; tried again where it is refused, as Windows does while another process has the file."""
+    for _ in range(1, TRIES):
         try:
-            temporary.replace(path)
-            return
+            return act()
         except PermissionError:
-            if tried == TRIES:
-                raise
             time.sleep(PAUSE)
+    return act()
 
 
 def csv_text(rows: Iterable[Iterable[object]]) -> str:
@@ -84,6 +87,11 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
+def is_file(path: Path) -> bool:
+    """Is there a file? Not where its name is too long or a folder above it is closed, for which ``Path`` raises."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
 def new_folder(path: Path, resume: bool = False, instead: str = "") -> Path:
     """An empty folder to write into; half-written files that a kill left in it are removed.
 
@@ -97,12 +105,13 @@ def new_folder(path: Path, resume: bool = False, instead: str = "") -> Path:
     try:
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file, and a folder is needed")
-        if path.is_dir():
-            for left in path.glob(f".*{TEMPORARY}"):
-                left.unlink()
-        if path.is_dir() and any(path.iterdir()) and not resume:
-            raise UserError(f"{path} is not empty", remedy=f"name another folder, or remove this one{instead}")
         path.mkdir(parents=True, exist_ok=True)
+        there = list(path.iterdir())
+        left = [file for file in there if LEFT.fullmatch(file.name)]
+        if len(left) < len(there) and not resume:
+            raise UserError(f"{path} is not empty", remedy=f"name another folder, or remove this one{instead}")
+        for file in left:
+            file.unlink()
     except OSError as error:
         raise UserError(
             f"cannot use {path}", got=error.strerror, remedy="name a folder that can be written to"

@@ -135,7 +135,7 @@ class Kit:
         from rmadapter.views import MEMORY, SharedRows
 
         if self._shared is None:
-            self._shared = SharedRows(MEMORY // self.jobs)
+            self._shared = SharedRows(MEMORY // self.jobs, self.jobs)
         return self._shared
 
 

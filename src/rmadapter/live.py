@@ -28,7 +28,8 @@ class Watch:
 
     def look(self) -> list[tuple[Planned, Result]]:
         """Read the store again; runs that ended since the last look."""
-        self.grid = Grid.read(self.plan, self.store)
+        results = {run.id: self.store.read(run.id) for run in self.plan.runs if run.id not in self.known}
+        self.grid = Grid(self.plan, {**self.grid.results, **results})
         news = []
         for run in self.plan.runs:
             result = self.grid.results[run.id]

@@ -56,7 +56,7 @@ def reset_peak_memory(device: str) -> None:
     if device.startswith("cuda"):
         import torch
 
-        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.reset_peak_memory_stats(device)
     else:
         with suppress(OSError):  # other systems, and sandboxes: the peak is then that of the whole process
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
@@ -67,7 +67,7 @@ def peak_memory(device: str) -> float | None:
     if device.startswith("cuda"):
         import torch
 
-        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     except OSError:

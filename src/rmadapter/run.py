@@ -24,7 +24,7 @@ from rmadapter.progress import counter
 from rmadapter.protocols import Classes
 from rmadapter.recipe import Recipe
 from rmadapter.settings import Settings
-from rmadapter.train import FIT, STEPS, Fit, fit
+from rmadapter.train import FIT, SHOTS, STEPS, Fit, fit
 from rmadapter.views import SharedRows
 
 RUN, TASK, SKIPPED = "run.json", "task.json", "skipped.csv"
@@ -41,6 +41,8 @@ class Record(Settings):
     """Of Python and the main packages."""
     machine: dict[str, Any]
     """Kind, threads, device."""
+    resumed: tuple[str, ...] = ()
+    """What was not as before when it was gone on with, such as the number of threads: its last bits may differ."""
     fit: dict[str, Any] | None = None
     """What training did, by all processes that it took; none while it is not finished."""
 
@@ -49,10 +51,12 @@ def device_of(name: str) -> str:
     """'auto' to cuda, mps or cpu, whichever is there. Raises UserError for a device that is not."""
     import torch
 
-    there = [kind for kind in ("cuda", "mps") if getattr(torch, kind).is_available()] + ["cpu"]
+    kinds = {"cuda": torch.cuda, "mps": torch.mps, "cpu": torch.cpu}
+    there = {kind: module.device_count() for kind, module in kinds.items() if module.is_available()}
     if name == "auto":
-        return there[0]
-    if name.partition(":")[0] not in there:
+        return next(iter(there))
+    kind, _, index = name.partition(":")
+    if kind not in there or (index and not (index.isdecimal() and int(index) < there[kind])) or name.endswith(":"):
         raise UserError(f"this machine has no device {name!r}", allowed=", ".join(["auto", *there]))
     return name
 
@@ -118,7 +122,7 @@ def train(
     shots = cut(task, recipe.classes).shots(recipe.shots, recipe.seed)
     record = Record(recipe=recipe, versions=provenance.versions(), machine=provenance.machine(str(backbone.device)))
     if resume:
-        _note_changes(started, record)
+        record = record.model_copy(update={"resumed": (*started.resumed, *_changes(started, record))})
     _write_start(out, record, task, broken)
     result = _learn(method, shots, out, recipe, show_progress, shared)
     _finish(out, record)
@@ -133,7 +137,7 @@ def _learn(
         settings = recipe.train.model_dump()
         return fit(method, shots, out, resume=True, show_progress=show_progress, shared=shared, **settings)
     except UserError:
-        if not (out / STEPS).exists():
+        if not any((out / name).exists() for name in (STEPS, SHOTS)):  # the latter: of what takes no steps
             for name in (TASK, RUN, SKIPPED):
                 (out / name).unlink(missing_ok=True)
         raise
@@ -211,14 +215,15 @@ def _typed(value: Any) -> str:
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _note_changes(started: Record, now: Record) -> None:
-    """Say what may cost a resumed run its last bits."""
+def _changes(started: Record, now: Record) -> list[str]:
+    """What may cost a resumed run its last bits; says so."""
     before, after = ({**record.versions, **record.machine} for record in (started, now))
     changed = [
         f"{key} {before[key]} is now {after[key]}" for key in before if key in after and before[key] != after[key]
     ]
     if changed:
         warnings.warn(f"resumed, but {', '.join(changed)}: the last bits may differ", stacklevel=3)
+    return changed
 
 
 def cut(task: Task, classes: Classes) -> Task:

@@ -98,7 +98,9 @@ def evaluate_run(
     chosen: Classes = classes or (recipe.classes if own else "all")
     part, broken = cut(task, chosen), tuple[Broken, ...]()
     if not part.test_items:
-        raise DataError(f"{task.name} has no {recipe.test_on} images", remedy="name others to score, with --data")
+        raise DataError(
+            f"{task.name} has no {recipe.test_on if own else 'test'} images", remedy="name others to score, with --data"
+        )
     if skip_broken:
         test, broken = _readable(part.test)
         part = replace(part, test_items=test.items)

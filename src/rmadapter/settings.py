@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rmadapter.errors import DataError, SettingError, UserError, nearest
+from rmadapter.files import patiently
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 """A seed; 0 is one."""
@@ -41,7 +42,7 @@ class Settings(BaseModel):
     def read(cls, file: Path, error: type[UserError]) -> Self:
         """Settings from a JSON file. Raises ``error``, naming the file, when it is missing, damaged or does not fit."""
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = json.loads(patiently(lambda: file.read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise error(f"{file} is missing") from None
         except (OSError, ValueError) as failure:

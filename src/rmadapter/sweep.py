@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
@@ -189,6 +190,7 @@ def _worker(plan: dict[str, Any], folder: Path, device: str, sweep: str, jobs: i
     """A process of its own; it ends when its parent does, also where that was killed."""
     import torch
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C comes to all; the parent ends this one
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=lambda: wait([parent.sentinel]) and os._exit(1), daemon=True).start()
@@ -260,6 +262,7 @@ def _compute(planned: Planned, store: Store, kit: Kit, sweep: str) -> None:
     else:
         learn(recipe, folder, kit)
         method, fit = adapter.load(folder, backbone=backbone), read_run(folder).fit
+        method.temperature = 1.0  # somebody may have fitted one since, and scores of one sweep are all without
     result = _known(planned, store).model_copy(
         update={
             "sweep": sweep,

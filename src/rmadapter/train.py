@@ -334,7 +334,8 @@ class _Run:
 
 def optimizer_of(settings: TrainSettings, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
     """The optimiser that the settings name; in one call for all tensors where torch has that for a CPU."""
-    fused = all(each.device.type == "cpu" and each.dtype == torch.float32 for each in parameters)
+    usual = all(each.device.type == "cpu" and each.dtype == torch.float32 for each in parameters)
+    fused = True if usual else None  # False would also keep torch from taking all tensors at once elsewhere
     common: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay, "fused": fused}
     if settings.optimizer == "sgd":
         return torch.optim.SGD(parameters, momentum=settings.momentum, **common)

@@ -44,9 +44,14 @@ class SharedRows:
 
     Whole batches are kept, so that a run has the same bits whichever came before it. They are kept in the machine's
     memory and not the device's, which an evaluation may need.
+
+    Args:
+        budget: bytes for them.
+        jobs: processes that share the machine; each takes its part of what a run keeps for itself, too.
     """
 
-    def __init__(self, budget: int = MEMORY) -> None:
+    def __init__(self, budget: int = MEMORY, jobs: int = 1) -> None:
+        self.jobs = jobs
         self._run: object = None
         self._kept = Kept[Hashable, tuple[Tensor | None, ...]](budget)
 
@@ -91,10 +96,11 @@ class Views:
         self.method, self.split, self.augment = method, split, augment
         self.autocast, self.workers = autocast, workers
         self.shared = SharedRows(0) if shared is None or augment == "none" else shared
+        self.jobs = 1 if shared is None else shared.jobs
         self.recalled = 0
         """Images whose rows were there from another run."""
         views = 1 if augment == "none" else method.views  # all views are the same then
-        budget = loader.MEMORY // max(1, workers)
+        budget = loader.MEMORY // max(1, workers) // self.jobs
         self.images = Augmented(split, method.backbone.preprocess, augment, seed, views, budget)
 
     def batches(self, plan: Sequence[Chosen], size: int, again: bool) -> Iterator[Seen]:
@@ -172,12 +178,15 @@ class Views:
         return torch.tensor([self.split.items[i].label for i in batch[1]], device=self.method.backbone.device)
 
     def _all(self, plan: Sequence[Chosen]) -> Seen | None:
-        """All images of a plan, in its order, as one batch; None where they would take more than ``MEMORY`` bytes."""
+        """All images of a plan, in its order, as one batch; None where that is too much for the memory."""
         whole, done = None, 0
         for seen in self._computed(plan):
             parts = _tensors(seen)
             if whole is None:
-                if sum(x.nbytes for x in parts if x is not None) / len(seen.labels) * len(self.split) > MEMORY:
+                if (
+                    sum(x.nbytes for x in parts if x is not None) / len(seen.labels) * len(self.split)
+                    > MEMORY // self.jobs
+                ):
                     return None
                 whole = [None if x is None else x.new_empty(len(self.split), *x.shape[1:]) for x in parts]
             for every, part in zip(whole, parts, strict=True):

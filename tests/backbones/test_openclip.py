@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rmadapter import ZeroShot, load_backbone
-from rmadapter.backbones import Backbone
+from rmadapter.backbones import Backbone, outline
 from rmadapter.backbones.openclip import rename, shape_of
 from rmadapter.errors import BackboneError
 from small import small_folder, small_pair
@@ -134,6 +134,17 @@ def test_local_folder(tmp_path: Path) -> None:
     (tmp_path / "open_clip_model.safetensors").rename(tmp_path / "open_clip_pytorch_model.bin")
     with pytest.raises(BackboneError, match="must hold one"):
         load_backbone(f"local-dir:{tmp_path}")
+
+
+def test_a_folder_that_is_only_called_like_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("ViT-B-32", "mine"):
+        (tmp_path / name).mkdir()
+    assert outline("ViT-B-32").name == "ViT-B-32"
+    with pytest.raises(BackboneError, match=r"open_clip_config\.json"):
+        load_backbone("mine")
+    small_folder(tmp_path / "ViT-B-32")
+    assert load_backbone("ViT-B-32").name.startswith("local-dir:")
 
 
 def test_hub_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

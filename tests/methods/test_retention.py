@@ -32,6 +32,15 @@ def test_rows_that_depend_on_each_other_span_what_they_span() -> None:
     assert torch.allclose(retention.project(x, rows(9, 2)), x)  # more rows than dimensions span everything
 
 
+def test_a_projection_is_in_float32_in_mixed_precision() -> None:
+    generator = torch.Generator().manual_seed(3)
+    x, rows = (torch.randn(n, 12, generator=generator) for n in (4, 6))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = retention.project(x, rows)
+        assert (x @ rows.T).dtype == torch.bfloat16
+    assert torch.equal(found, retention.project(x, rows)) and found.dtype == torch.float32
+
+
 def test_what_lies_inside_and_outside_makes_the_whole() -> None:
     now, before = (rows(4, 3), rows(3, 4)), (rows(4, 5), rows(3, 6))
     features = Features(*now, logits=now[0] @ now[1].T)

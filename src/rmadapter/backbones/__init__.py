@@ -137,9 +137,8 @@ def load_backbone(name: str, pretrained: str | None = "default", *, device: str 
     if name in pictoclip.names():
         _own_weights_only(name, pretrained)
         return build(pictoclip.create(name), name, pretrained, seed, pictoclip.TEMPLATE).to(device)
-    folder = Path(name.removeprefix("local-dir:"))
-    if folder.is_dir():
-        name = f"local-dir:{folder.resolve()}"
+    if _is_folder(name):
+        name = f"local-dir:{Path(name.removeprefix('local-dir:')).resolve()}"
     if name.startswith(openclip.OWN_WEIGHTS):
         _own_weights_only(name, pretrained)
         parts = openclip.create(name, None, seed)
@@ -163,13 +162,20 @@ def outline(name: str) -> Backbone:
     Raises:
         BackboneError: as ``load_backbone``, which loads all others.
     """
-    if name in pictoclip.names() or name.startswith(openclip.OWN_WEIGHTS) or Path(name).is_dir():
+    if name in pictoclip.names() or name.startswith(openclip.OWN_WEIGHTS) or _is_folder(name):
         return load_backbone(name)
     shape, tokenizer = openclip.outline(name)
     with torch.device("meta"):
         clip = CLIP(shape).requires_grad_(False).eval()
     preprocess = Preprocess(shape.image_size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bicubic", "shortest")
     return Backbone(clip.to_empty(device="cpu"), name, None, 0, preprocess, tokenizer)  # memory that nobody writes to
+
+
+def _is_folder(name: str) -> bool:
+    """Does a name mean a folder? One that is only called like a model (a run's, say) does not hide that model."""
+    folder = Path(name.removeprefix("local-dir:"))
+    meant = name.startswith("local-dir:") or (folder / openclip.CONFIG).is_file() or not openclip.is_known(name)
+    return folder.is_dir() and meant
 
 
 def _own_weights_only(name: str, pretrained: str | None) -> None:

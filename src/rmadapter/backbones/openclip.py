@@ -55,6 +55,8 @@ _BLOCK = {
 # Newer attention classes of open_clip name the fused projection like a Linear.
 _BLOCK |= {"attn.in_proj.weight": "qkv.weight", "attn.in_proj.bias": "qkv.bias"}
 OWN_WEIGHTS = ("hf-hub:", "local-dir:")
+CONFIG = "open_clip_config.json"
+"""In the folder of a model."""
 """Names of models that carry their own weights."""
 
 _RESBLOCK = re.compile(r"^(visual\.)?transformer\.resblocks\.(\d+)\.(.+)$")
@@ -176,6 +178,13 @@ def create(name: str, pretrained: str | None, seed: int) -> tuple[Shape, dict[st
     return shape, rename(state, str(file or name)), preprocess, tokenizer
 
 
+def is_known(name: str) -> bool:
+    """Is it the name of one of open_clip's models?"""
+    import open_clip
+
+    return name in open_clip.list_models()
+
+
 def outline(name: str) -> tuple[Shape, Any]:
     """Shape and tokenizer of a model that open_clip knows by name."""
     import open_clip
@@ -250,7 +259,7 @@ def _config(name: str, pretrained: str | None) -> tuple[dict[str, Any], bool]:
         config = cast("dict[str, Any]", _get_hf_config(name.removeprefix("hf-hub:"))["model_cfg"])
         return config, bool(config.get("quick_gelu", False))
     if name.startswith("local-dir:"):
-        file = Path(name.removeprefix("local-dir:")) / "open_clip_config.json"
+        file = Path(name.removeprefix("local-dir:")) / CONFIG
         config = json.loads(file.read_text())["model_cfg"]
         return config, bool(config.get("quick_gelu", False))
     config = open_clip.get_model_config(name)

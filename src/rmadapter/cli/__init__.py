@@ -35,7 +35,7 @@ class Commands(click.Group):
             click.echo(f"error: {error}", err=True)
             ctx.exit(2)
         except KeyboardInterrupt as stop:
-            again = f"; go on with: {ctx.meta[GO_ON]}" if GO_ON in ctx.meta else ""
+            again = f"; go on with: {ctx.meta[GO_ON]()}" if GO_ON in ctx.meta else ""
             click.echo(f"interrupted{again}", err=True)
             ctx.exit(143 if isinstance(stop, Terminated) else 130)
 

@@ -152,7 +152,7 @@ def compute(plan: Any, out: Path, jobs: int, device: str) -> Any:
     from rmadapter.store import Store
 
     context = click.get_current_context()
-    context.meta[GO_ON] = "the same command; what is finished is kept"
+    context.meta[GO_ON] = lambda: "the same command; what is finished is kept"
     store, begun = Store(out), time.perf_counter()
     with watching(plan, store, jobs) as watch:
         sweep.run(plan, out, jobs=jobs, device=device, watch=watch)

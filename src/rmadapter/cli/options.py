@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any, get_args
 import click
 
 GO_ON = "rmadapter.go_on"
-"""Key in click's meta: the command that goes on with what was interrupted."""
+"""Key in click's meta: a function that says which command goes on with what was interrupted."""
+BOOLEANS = ("true", "false", "yes", "no", "on", "off", "1", "0")
+"""What the value of a boolean option may be."""
 
 device_option = click.option(
     "--device", default="auto", show_default=True, help="cpu, cuda, mps, or auto: the fastest."
@@ -53,8 +56,9 @@ class GroupedCommand(click.Command):
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
         self.groups = self.sections(args)
-        self.params = [*self.own, *(option for group in self.groups.values() for option in group)]
-        return super().make_context(info_name, args, parent, **extra)
+        made = [option for group in self.groups.values() for option in group]
+        self.params = [*self.own, *made]
+        return super().make_context(info_name, _flags_alone(args, made), parent, **extra)
 
     def sections(self, args: list[str]) -> dict[str, list[click.Option]]:
         """Titles and options; the arguments are not parsed yet, so look into them with ``peek``."""
@@ -111,6 +115,16 @@ def peek(args: Sequence[str], name: str) -> str | None:
         if argument.startswith(f"{name}="):
             return argument.partition("=")[2]
     return None
+
+
+def _flags_alone(args: Sequence[str], options: Sequence[click.Option]) -> list[str]:
+    """Arguments in which a boolean option takes the word behind it only if that is one of ``BOOLEANS``."""
+    flags = {name for option in options if option.flag_value == "true" for name in option.opts}
+    found = []
+    for argument, behind in itertools.pairwise([*args, ""]):
+        alone = argument.replace("_", "-") in flags and behind.lower() not in BOOLEANS
+        found.append(f"{argument}=true" if alone else argument)
+    return found
 
 
 def split_list(text: str) -> list[str]:

@@ -36,7 +36,8 @@ def train(recipe: str | None, out: Path, resume: bool, device: str, **options: A
         resolved = changed(run.read_run(out).recipe, changes)
     else:
         resolved = resolve(recipe, changes)
-    click.get_current_context().meta[GO_ON] = f"rmadapter train --out {shlex.quote(str(out))} --resume"
+    go_on = f"rmadapter train --out {shlex.quote(str(out))} --resume"
+    click.get_current_context().meta[GO_ON] = lambda: go_on if (out / run.RUN).exists() else "the same command"
     result = run.train(resolved, out, resume=resume, device=device)
     if result is None:
         click.echo("this run was finished already")

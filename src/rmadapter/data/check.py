@@ -14,6 +14,8 @@ from rmadapter.files import csv_text
 
 THREADS = 16
 """At most: a decoded image takes 3 bytes a pixel, and each thread holds one."""
+AT_ONCE = 4096
+"""Images that are handed to the threads together: each waits as an object of its own."""
 
 
 class Broken(NamedTuple):
@@ -33,11 +35,13 @@ def find_broken(*splits: Split, progress: Callable[[int], None] | None = None) -
     broken: list[Broken] = []
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
         for split in splits:
-            for item, reason in zip(split, pool.map(_reason, split), strict=True):
-                if reason is not None:
-                    broken.append(Broken(item.picture.name, reason))
-                if progress is not None:
-                    progress(1)
+            for start in range(0, len(split), AT_ONCE):
+                items = split.items[start : start + AT_ONCE]
+                for item, reason in zip(items, pool.map(_reason, items), strict=True):
+                    if reason is not None:
+                        broken.append(Broken(item.picture.name, reason))
+                    if progress is not None:
+                        progress(1)
     return broken
 
 

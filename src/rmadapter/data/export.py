@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rmadapter.data.task import Split, Task
+from rmadapter.errors import UserError
 from rmadapter.files import new_folder, write_json
 
 
@@ -23,6 +24,9 @@ def export_task(task: Task, folder: str | Path, progress: Callable[[int], None] 
 
     Returns:
         The folder.
+
+    Raises:
+        UserError: for a folder that is not empty, or a file that cannot be written.
     """
     folder = new_folder(Path(folder))
     names = folder_names(task.classes)
@@ -32,8 +36,14 @@ def export_task(task: Task, folder: str | Path, progress: Callable[[int], None] 
         entries[part] = []
         for path, item in zip(_paths(split, part, names), split, strict=True):
             target = folder / "images" / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            item.picture.open().save(target, "PNG")
+            image = item.picture.open()
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                image.save(target, "PNG")
+            except OSError as error:
+                raise UserError(
+                    f"cannot write {target}", got=error.strerror, remedy="free space or name another folder"
+                ) from error
             entries[part].append([path, item.label, task.classes[item.label]])
             if progress is not None:
                 progress(1)

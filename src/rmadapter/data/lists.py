@@ -21,6 +21,7 @@ from rmadapter.data.fewshot import split_by_class
 from rmadapter.data.folders import PART_NAMES, PARTS, check_encodable, counts, drawn
 from rmadapter.data.task import PHOTO, ImageFile, Item, Task
 from rmadapter.errors import DataError, nearest
+from rmadapter.files import is_file
 
 SUFFIXES = (".csv", ".jsonl")
 COLUMNS = ("path", "label", "split", "class_name")
@@ -210,7 +211,7 @@ def _pictures(file: Path, rows: list[Row]) -> Iterator[ImageFile]:
         first = lines.setdefault(os.path.normpath(path), row.line)
         if first != row.line:
             raise DataError(f"{where}: {row.path} stands in line {first} already", remedy="remove one of them")
-        if not path.is_file():
+        if not is_file(path):
             raise DataError(
                 f"{where}: {row.path} is not on disk", remedy=f"paths count from {file.parent}, or are absolute"
             )

@@ -22,6 +22,7 @@ from rmadapter.data.folders import (
 from rmadapter.data.lists import SUFFIXES, read_list
 from rmadapter.data.task import PHOTO, ImageFile, Item, Manifest, Task
 from rmadapter.errors import DataError
+from rmadapter.files import is_file
 from rmadapter.settings import Settings
 
 GONE = "restore it, or take its row out of the split"
@@ -141,7 +142,7 @@ def read_manifest(manifest: Manifest, folder: Path, lost: bool = False) -> Task:
 
 def find(folder: Path, name: str) -> Path | None:
     """The file that a split names; CoOp's split files count from the ``images`` folder."""
-    return next((path for path in (folder / name, folder / "images" / name) if path.is_file()), None)
+    return next((path for path in (folder / name, folder / "images" / name) if is_file(path)), None)
 
 
 def _items(folder: Path, rows: Iterable[tuple[str, int]], remedy: str, lost: bool = False) -> tuple[Item, ...]:

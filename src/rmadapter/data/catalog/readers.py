@@ -14,6 +14,7 @@ from rmadapter.data.folders import PARTS, listing
 from rmadapter.data.images import is_image
 from rmadapter.data.readers import read_split
 from rmadapter.errors import DataError
+from rmadapter.files import is_file
 
 Rows = list[tuple[str, int]]
 """Paths below the data set's images, and labels."""
@@ -46,7 +47,7 @@ class Listing(NamedTuple):
         """Images that are not on disk."""
         if self.found:
             return []
-        return [path for rows in self.parts for path, _ in rows if not (images / path).is_file()]
+        return [path for rows in self.parts for path, _ in rows if not is_file(images / path)]
 
 
 def read(known: Entry, folder: Path) -> Listing:

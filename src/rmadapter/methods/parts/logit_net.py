@@ -38,11 +38,12 @@ class LogitNet(nn.Module):
 
     def forward(self, logits: Tensor) -> Tensor:
         """All D refined logits."""
-        s, mean, deviation = standardise(logits)
-        w = self.matrix()
-        x = s @ w.T
-        x = x + self.mlp(x)
-        refined: Tensor = (x @ w) * deviation + mean
+        with torch.autocast(logits.device.type, enabled=False):  # logits would be coarse in half precision
+            s, mean, deviation = standardise(logits.to(self.base.dtype))
+            w = self.matrix()
+            x = s @ w.T
+            x = x + self.mlp(x)
+            refined: Tensor = (x @ w) * deviation + mean
         return refined
 
     def matrix(self) -> Tensor:

@@ -43,6 +43,8 @@ def changed(features: Features, teacher: Teacher, retained: Retained) -> Tensor:
 
 
 def project(x: Tensor, rows: Tensor) -> Tensor:
-    """The part of x (n, d) that lies in the span of rows (k, d), which need not be independent."""
-    projected: Tensor = x @ torch.linalg.pinv(rows) @ rows
+    """The part of x (n, d) that lies in the span of rows (k, d), which need not be independent; at least float32."""
+    with torch.autocast(x.device.type, enabled=False):  # a pseudo-inverse in half precision is none
+        x, rows = (each.to(torch.promote_types(each.dtype, torch.float32)) for each in (x, rows))
+        projected: Tensor = x @ torch.linalg.pinv(rows) @ rows
     return projected
