@@ -11,9 +11,11 @@ import pytest
 
 from rmadapter import page
 from rmadapter.errors import DataError
+from rmadapter.page.ran import ran
 from rmadapter.page.sheets import short
 from rmadapter.recipe import resolve
 from rmadapter.store import Levels, Plan, Planned, Result, Scored, Store, Wanted
+from rmadapter.tables import Grid
 
 HOSTILE = "<script>alert('$x$')</script>"
 NEEDS_NO_END = ("meta", "wbr", "path", "use")
@@ -285,3 +287,19 @@ def test_short_names_of_tasks() -> None:
     assert short(["a/b/c", "a/b/d"]) == {"a/b/c": "c", "a/b/d": "d"}
     assert short(["p/wide", "p/wide/mono"]) == {"p/wide": "wide", "p/wide/mono": "wide/mono"}
     assert short(["p/birds"]) == {"p/birds": "birds"} and short(["a/x", "b/x"]) == {"a/x": "a/x", "b/x": "b/x"}
+
+
+def test_settings_of_single_data_sets_stand_behind_the_usual(tmp_path: Path) -> None:
+    store = Store(tmp_path / "sweep")
+    store.create()
+    write(store, "base-to-novel", ("zero_shot", "rmadapter"), ("a", "b", "c"), (16,))
+    (plan,) = store.plans()
+    runs = [
+        run.model_copy(update={"recipe": {**run.recipe, "train": {**run.recipe["train"], "batch_size": 128}}})
+        if (run.label, run.recipe["data"]) == ("rmadapter", "b")
+        else run
+        for run in plan.runs
+    ]
+    found = ran(Grid(plan.model_copy(update={"runs": tuple(runs)}), {run.id: None for run in runs}), {"b": "birds"})
+    assert dict(dict(found.own)["rmadapter"])["train.batch_size"] == "16; 128 (birds)"
+    assert dict(dict(found.own)["zero_shot"])["train.batch_size"] == "16" and "seed" not in dict(found.shared)

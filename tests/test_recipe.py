@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rmadapter import recipes, sweep
 from rmadapter.arms import Arm
+from rmadapter.data import public_names
 from rmadapter.errors import SettingError
 from rmadapter.evaluation import harmonic_mean
 from rmadapter.methods import method_names
@@ -53,13 +55,40 @@ def test_a_protocol_may_have_published_settings_of_its_own(tmp_path: Path) -> No
     assert plan.runs[0].recipe["train"]["lr"] == 0.0026
 
 
+def test_public_data_sets_and_shots_may_have_published_settings_of_their_own() -> None:
+    def made(method: str, protocol: str = "", **changes: Any) -> Recipe:
+        return resolve(None, {"method": {"name": method}, "backbone": "ViT-B-16", **changes}, protocol)
+
+    assert made("mma").train.batch_size == 16 and made("mma", data="public/imagenet").train.batch_size == 128
+    assert made("mma", data="public/imagenet", train={"batch_size": 8}).train.batch_size == 8
+    assert resolve(None, {"method": {"name": "mma"}, "data": "public/imagenet"}).train.batch_size == 16  # pictoclip
+    given = {"data": "public/food101"}
+    coprompt = made("coprompt", "base-to-novel", **given)
+    assert (coprompt.method_settings["depth"], coprompt.method_settings["weight"], coprompt.train.epochs) == (9, 0.5, 5)
+    few = [made("coop", "few-shot", shots=shots) for shots in (1, 2, 4, 8, 16)]
+    assert [recipe.train.epochs for recipe in few] == [50, 100, 100, 200, 200]
+    assert {recipe.method_settings["length"] for recipe in few} == {16}
+    assert made("coop", "few-shot", shots=16, data="public/imagenet").train.epochs == 50
+    assert made("coop", shots=1).train.epochs == 200  # by itself
+    average = [made("promptsrc", "few-shot", data=f"public/{name}").method_settings for name in ("dtd", "ucf101")]
+    assert [settings["average_mean"] for settings in average] == [45.0, 30.0]
+
+
 def test_a_shipped_recipe_has_known_sections() -> None:
-    assert set(recipes.PROTOCOLS) < set(PROTOCOLS)
     for file in recipes.FOLDER.glob("*.toml"):
         content = tomllib.loads(file.read_text(encoding="utf-8"))
-        assert set(content) <= {"method", "train", *recipes.VARIANTS, *recipes.PROTOCOLS, recipes.PUBLISHED}
-        for protocol in {*content} & {*recipes.PROTOCOLS}:
-            resolve(None, {"method": {"name": file.stem}, "backbone": "ViT-B-16"}, protocol)
+        assert set(content) <= {*recipes.TABLES, *recipes.VARIANTS, recipes.CASES, recipes.PUBLISHED}
+        for case in content.get(recipes.CASES, []):
+            assert set(case) <= {"protocols", "data", "shots", *recipes.TABLES} and recipes.TABLES & {*case}
+            assert {*case.get("protocols", [])} <= {*PROTOCOLS} and {*case.get("data", [])} <= {*public_names()}
+            about = {key: case[key][0] for key in ("data", "shots") if key in case}
+            changes = {"method": {"name": file.stem}, "backbone": "ViT-B-16", **about}
+            found = resolve(None, changes, case.get("protocols", [""])[0])
+            shown = {"method": found.method_settings, "train": found.train.plain()}
+            later = content[recipes.CASES][content[recipes.CASES].index(case) + 1 :]
+            for table in recipes.TABLES & {*case}:
+                for key, value in case[table].items():
+                    assert shown[table][key] == value or any(key in other.get(table, {}) for other in later)
         assert all("setting" in quoted for quoted in content.get(recipes.PUBLISHED, {}).values())
 
 

@@ -73,8 +73,8 @@ def test_a_new_recipe_would_change_no_run_of_the_study(shipped: Study, monkeypat
 
     before, read = runs(), recipes.read
 
-    def other(name: str, protocol: str = "") -> dict[str, Any]:
-        found = read(name, protocol)
+    def other(name: str, case: Any = recipes.USUAL) -> dict[str, Any]:
+        found = read(name, case)
         method = {**found.get("method", {}), "reconstruction_image": 7.0, "scale": 0.3}
         return {
             **found,

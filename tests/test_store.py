@@ -76,8 +76,8 @@ def test_a_changed_default_changes_the_id(monkeypatch: pytest.MonkeyPatch) -> No
 
     before, read = run_id(recipe(), "b", "s"), recipes.read
 
-    def other(name: str, protocol: str = "") -> dict[str, Any]:
-        found = read(name, protocol)
+    def other(name: str, case: Any = recipes.USUAL) -> dict[str, Any]:
+        found = read(name, case)
         return {**found, "train": {**found["train"], "epochs": 9}}
 
     monkeypatch.setattr(recipes, "read", other)

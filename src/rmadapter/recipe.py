@@ -58,7 +58,7 @@ def resolve(recipe: str | Path | None, changes: Mapping[str, Any], protocol: str
     Args:
         recipe: a shipped one by name (``rmadapter/pictograms``), a TOML file, or None.
         changes: top-level keys; the tables ``method`` (with ``name``) and ``train`` as mappings.
-        protocol: for which the method's shipped recipe may have settings of its own.
+        protocol: for which the method's shipped recipe may have settings of its own, as for data and shots.
 
     Raises:
         SettingError: for an unknown key, with the nearest known one; or a value that is not allowed.
@@ -97,7 +97,9 @@ def _resolved(
         raise unknown("method", name, method_names())
     backbone = str(given.get("backbone", Recipe.model_fields["backbone"].default))
     variant = "" if alone else recipe_variant(backbone)
-    method = {**recipes.defaults(name, variant, "method", protocol), **method}
+    about = {key: given.get(key, Recipe.model_fields[key].default) for key in ("data", "shots")}
+    case = recipes.Case(protocol, **about)
+    method = {**recipes.defaults(name, variant, "method", case), **method}
     train = recipes.over(_table(content, "train"), _table(changes, "train"))
     seed = given.get("seed", Recipe.model_fields["seed"].default)
     known = [key for key in Recipe.model_fields if key not in ("method_settings", *TABLES)]
@@ -113,7 +115,7 @@ def _resolved(
             **given,
             "method": name,
             "method_settings": method_class(name).Settings.parse(method, f"method {name}").plain(),
-            "train": train_settings(name, variant, {"seed": seed, **train}, protocol),
+            "train": train_settings(name, variant, {"seed": seed, **train}, case),
         },
         "recipe",
     )

@@ -124,9 +124,11 @@ class Fit:
     """Images whose frozen rows another run had computed (``SharedRows``): so much less is in the seconds."""
 
 
-def train_settings(method: str, variant: str, changes: dict[str, Any], protocol: str = "") -> TrainSettings:
+def train_settings(
+    method: str, variant: str, changes: dict[str, Any], case: recipes.Case = recipes.USUAL
+) -> TrainSettings:
     """The training settings of a method's shipped recipe with some changed: the one place where the two meet."""
-    return TrainSettings.parse(recipes.over(recipes.defaults(method, variant, "train", protocol), changes), "train")
+    return TrainSettings.parse(recipes.over(recipes.defaults(method, variant, "train", case), changes), "train")
 
 
 def fit(

@@ -83,11 +83,10 @@ class RecipeCommand(GroupedCommand):
         from rmadapter.train import TrainSettings
 
         # The method decides which options there are, so it is looked up before the rest is parsed.
-        name, backbone = peek(args, "--method"), peek(args, "--backbone")
+        name = peek(args, "--method")
         known: dict[str, Any] = {"method": {"name": name}} if name else {}
-        resolved = _resumed(args) or resolve(
-            peek(args, "--recipe"), {**known, **({"backbone": backbone} if backbone else {})}
-        )
+        known |= {key: given for key in ("backbone", "data") if (given := peek(args, f"--{key}"))}
+        resolved = _resumed(args) or resolve(peek(args, "--recipe"), known)
         shown = resolved.model_dump()
         top = {key: value for key, value in shown.items() if key not in ("method_settings", "train")}
         settings = method_class(resolved.method).Settings

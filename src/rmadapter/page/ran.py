@@ -43,9 +43,8 @@ class Ran:
 
 def ran(grid: Grid, names: Mapping[str, str]) -> Ran:
     """All of it. ``names``: of tasks, short."""
-    own = {label: _flat(grid.runs(label=label)[0].recipe) for label in grid.labels}
+    own = {label: _settings(grid, label, names) for label in grid.labels}
     keys = list(dict.fromkeys(key for settings in own.values() for key in settings))
-    keys = [key for key in keys if key not in PLACES]
     shared = {
         key: next(iter(own.values()))[key] for key in keys if len({settings.get(key) for settings in own.values()}) == 1
     }
@@ -60,13 +59,29 @@ def ran(grid: Grid, names: Mapping[str, str]) -> Ran:
         facts=_facts(grid),
         shared=tuple(shared.items()),
         own=tuple(
-            (label, tuple((k, v) for k, v in settings.items() if k not in shared and k not in PLACES))
-            for label, settings in own.items()
+            (label, tuple((k, v) for k, v in settings.items() if k not in shared)) for label, settings in own.items()
         ),
         machines=_machines(grid),
         failures=tuple(failures),
         runs=sheets.runs(grid, names),
     )
+
+
+def _settings(grid: Grid, label: str, names: Mapping[str, str]) -> dict[str, str]:
+    """Of all runs of a label; what a recipe has otherwise for some data or shots stands behind what most runs have."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for run in grid.runs(label=label):
+        data = str(run.recipe["data"])
+        place = names.get(data, data) if len(grid.distinct("shots")) == 1 else f"{run.recipe['shots']} shots, {data}"
+        for key, value in _flat(run.recipe).items():
+            if key not in PLACES:
+                found.setdefault(key, {}).setdefault(value, []).append(place)
+    said = {}
+    for key, places in found.items():
+        usual, *others = sorted(places, key=lambda value: -len(places[value]))
+        more = (f"{value} ({', '.join(dict.fromkeys(places[value]))})" for value in others)
+        said[key] = "; ".join([usual, *more])
+    return said
 
 
 def _facts(grid: Grid) -> tuple[tuple[str, str], ...]:

@@ -1,9 +1,10 @@
 """Recipes that ship with the package: one TOML file a method, sections for its worlds inside.
 
-Top-level ``[train]`` and ``[method]`` hold the published settings, those of base-to-novel; ``[PROTOCOL.train]`` and
-``[PROTOCOL.method]`` what a paper has otherwise for another protocol; ``[pictograms.train]`` and
-``[pictograms.method]`` what differs on the small world, under every protocol; ``[published.PROTOCOL]`` quotes numbers,
-in percent, that were not measured here, with their setting, and how ours ``differs`` whatever the user gives.
+Top-level ``[train]`` and ``[method]`` hold the published settings, those of base-to-novel; each of ``[[cases]]`` what a
+paper has otherwise for some ``protocols``, ``data`` or ``shots``, a later one over those before it;
+``[pictograms.train]`` and ``[pictograms.method]`` what differs on the small world, in every case;
+``[published.PROTOCOL]`` quotes numbers, in percent, that were not measured here, with their setting, and how ours
+``differs`` whatever the user gives.
 """
 
 from __future__ import annotations
@@ -11,13 +12,31 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 FOLDER = Path(__file__).parent
 VARIANTS = ("pictograms",)
-PROTOCOLS = ("cross-dataset", "domain-generalization", "few-shot")
-"""For which a recipe may say something else."""
-PUBLISHED = "published"
+TABLES = {"method", "train"}
+CASES, PUBLISHED = "cases", "published"
+
+
+class Case(NamedTuple):
+    """What a recipe may say something else for."""
+
+    protocol: str = ""
+    """What is measured; '': a run by itself."""
+    data: str = ""
+    """The task, by the name of a public data set."""
+    shots: int = 0
+    """Training images a class."""
+
+    def fits(self, wanted: Mapping[str, Any]) -> bool:
+        """Is it one of those that an entry of ``[[cases]]`` is for?"""
+        own = {"protocols": self.protocol, "data": self.data, "shots": self.shots}
+        return all(value in wanted[key] for key, value in own.items() if key in wanted)
+
+
+USUAL = Case()
 
 
 def names() -> tuple[str, ...]:
@@ -29,20 +48,21 @@ def names() -> tuple[str, ...]:
     return tuple(found)
 
 
-def read(name: str, protocol: str = "") -> dict[str, Any]:
+def read(name: str, case: Case = USUAL) -> dict[str, Any]:
     """The recipe ``method`` or ``method/variant``, the variant over the published one; {} for no such file.
 
-    Without a variant what the recipe says of a protocol is over it.
+    Without a variant what the recipe says of a case is over it.
     """
     method, _, variant = name.partition("/")
     file = FOLDER / f"{method}.toml"
     if not file.is_file():
         return {}
     content = tomllib.loads(file.read_text(encoding="utf-8"))
-    changes = content.get(variant or protocol, {})
-    base = {key: value for key, value in content.items() if key not in (*VARIANTS, *PROTOCOLS, PUBLISHED)}
-    for key, value in changes.items():
-        base[key] = over(base.get(key, {}), value) if isinstance(value, dict) else value
+    base = {key: value for key, value in content.items() if key not in (*VARIANTS, CASES, PUBLISHED)}
+    fitting = [entry for entry in content.get(CASES, []) if case.fits(entry)]
+    for changes in [content.get(variant, {})] if variant else fitting:
+        for key in TABLES & changes.keys():
+            base[key] = over(base.get(key, {}), changes[key])
     return base
 
 
@@ -63,6 +83,6 @@ def published(method: str, protocol: str) -> dict[str, Any]:
     return dict(content.get(PUBLISHED, {}).get(protocol, {}))
 
 
-def defaults(method: str, variant: str, table: str, protocol: str = "") -> dict[str, Any]:
+def defaults(method: str, variant: str, table: str, case: Case = USUAL) -> dict[str, Any]:
     """A table (``method`` or ``train``) of a method's shipped recipe, for a variant ('' is the published one)."""
-    return dict(read(f"{method}/{variant}", protocol).get(table, {}))
+    return dict(read(f"{method}/{variant}", case).get(table, {}))
