@@ -159,7 +159,7 @@ def _write(out: Path, recipe: Recipe, carried: Carried, task: Task, learned: Tas
     about = {**about, "images": len(learned.train), "seconds": carried.seconds, "terms": carried.terms}
     write_json(out / CARRIED, about)  # first, so that nothing takes the rest for a run to go on with by training
     write_json(out / RUN, record.plain())
-    write_json(out / TASK, task.manifest().plain())
+    write_json(out / TASK, task.manifest(sizes=True).plain())
     write_json(out / SHOTS, learned.manifest().plain())
     write_text(out / STEPS, json.dumps(carried.terms) + "\n")
     adapter.save(carried.method, out)
