@@ -67,7 +67,17 @@ def test_the_table_of_a_sweep(tmp_path: Path) -> None:
         table.put("# Title", "new")
 
 
-def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    """To files, and to headings within the page."""
+    text = page.read_text(encoding="utf-8")
+    words = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE))
+    headings = {heading.replace(" ", "-") for heading in words}
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        file, _, heading = target.partition("#")
         if not target.startswith("http"):
-            assert (ROOT / target).exists(), target
+            assert (page.parent / file).exists(), target
+            assert file or heading in headings, target
