@@ -174,8 +174,9 @@ def outline(name: str) -> Backbone:
 def _is_folder(name: str) -> bool:
     """Does a name mean a folder? One that is only called like a model (a run's, say) does not hide that model."""
     folder = Path(name.removeprefix("local-dir:"))
-    meant = name.startswith("local-dir:") or (folder / openclip.CONFIG).is_file() or not openclip.is_known(name)
-    return folder.is_dir() and meant
+    if not folder.is_dir():
+        return False
+    return name.startswith("local-dir:") or (folder / openclip.CONFIG).is_file() or not openclip.is_known(name)
 
 
 def _own_weights_only(name: str, pretrained: str | None) -> None:

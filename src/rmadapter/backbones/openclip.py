@@ -55,9 +55,9 @@ _BLOCK = {
 # Newer attention classes of open_clip name the fused projection like a Linear.
 _BLOCK |= {"attn.in_proj.weight": "qkv.weight", "attn.in_proj.bias": "qkv.bias"}
 OWN_WEIGHTS = ("hf-hub:", "local-dir:")
+"""Names of models that carry their own weights."""
 CONFIG = "open_clip_config.json"
 """In the folder of a model."""
-"""Names of models that carry their own weights."""
 
 _RESBLOCK = re.compile(r"^(visual\.)?transformer\.resblocks\.(\d+)\.(.+)$")
 _TEXT_PARTS = ("transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection")
