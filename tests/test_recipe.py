@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+import rmadapter as ra
 from rmadapter import recipes, sweep
 from rmadapter.arms import Arm
-from rmadapter.data import public_names
+from rmadapter.backbones import Backbone
+from rmadapter.data import Task, public_names
 from rmadapter.errors import SettingError
 from rmadapter.evaluation import harmonic_mean
 from rmadapter.methods import method_names
@@ -74,15 +76,35 @@ def test_public_data_sets_and_shots_may_have_published_settings_of_their_own() -
     assert [settings["average_mean"] for settings in average] == [45.0, 30.0]
 
 
+def test_a_small_backbone_may_have_settings_of_its_own(
+    few: Task, pictoclip: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Over those of all small ones; in a recipe, a method and a call of fit alike."""
+    own = (recipes.FOLDER / "rmadapter.toml").read_text(encoding="utf-8")
+    case = '[[cases]]\nbackbones = ["pictoclip-s"]\nmethod = {rank = 5}\ntrain = {epochs = 1, lr = 0.5}\n\n'
+    text = own.replace("[pictograms.method]", f"{case}[pictograms.method]")
+    (tmp_path / "rmadapter.toml").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(recipes, "FOLDER", tmp_path)
+    recipe, other = resolve(None, {}), resolve(None, {"backbone": "pictoclip-m"})
+    assert (recipe.method_settings["rank"], recipe.train.lr, recipe.train.epochs) == (5, 0.5, 1)
+    assert recipe.train.optimizer == "adamw" and recipe.train.updates is None  # the rest is all small ones'
+    assert other.method_settings["rank"] != 5 and other.train.lr != 0.5
+    method = ra.RMAdapter(pictoclip)
+    assert method.settings.plain()["rank"] == 5
+    assert ra.fit(method, few.shots(1, seed=1), show_progress=False).steps == 1
+
+
 def test_a_shipped_recipe_has_known_sections() -> None:
     for file in recipes.FOLDER.glob("*.toml"):
         content = tomllib.loads(file.read_text(encoding="utf-8"))
         assert set(content) <= {*recipes.TABLES, *recipes.VARIANTS, recipes.CASES, recipes.PUBLISHED}
         for case in content.get(recipes.CASES, []):
-            assert set(case) <= {"protocols", "data", "shots", *recipes.TABLES} and recipes.TABLES & {*case}
+            conditions = {"protocols", "data", "shots", "backbones"}
+            assert set(case) <= conditions | recipes.TABLES and recipes.TABLES & {*case} and conditions & {*case}
             assert {*case.get("protocols", [])} <= {*PROTOCOLS} and {*case.get("data", [])} <= {*public_names()}
             about = {key: case[key][0] for key in ("data", "shots") if key in case}
-            changes = {"method": {"name": file.stem}, "backbone": "ViT-B-16", **about}
+            backbone = case.get("backbones", ["ViT-B-16"])[0]
+            changes = {"method": {"name": file.stem}, "backbone": backbone, **about}
             found = resolve(None, changes, case.get("protocols", [""])[0])
             shown = {"method": found.method_settings, "train": found.train.plain()}
             later = content[recipes.CASES][content[recipes.CASES].index(case) + 1 :]

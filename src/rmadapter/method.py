@@ -109,7 +109,8 @@ class Method(nn.Module):
     def __init__(self, backbone: Backbone, *, seed: int = 1, **settings: Any) -> None:
         super().__init__()
         self._backbone = (backbone,)  # in a tuple, so that torch does not register it as a submodule
-        given = {**recipes.defaults(self.name, backbone.variant, "method"), **settings}
+        case = recipes.Case(backbone=backbone.name)
+        given = {**recipes.defaults(self.name, backbone.variant, "method", case), **settings}
         self.settings = self.Settings.parse(given, f"method {self.name}")
         self.seed = seed
         self.template = backbone.template

@@ -97,7 +97,7 @@ def _resolved(
         raise unknown("method", name, method_names())
     backbone = str(given.get("backbone", Recipe.model_fields["backbone"].default))
     variant = "" if alone else recipe_variant(backbone)
-    about = {key: given.get(key, Recipe.model_fields[key].default) for key in ("data", "shots")}
+    about = {key: given.get(key, Recipe.model_fields[key].default) for key in ("data", "shots", "backbone")}
     case = recipes.Case(protocol, **about)
     method = {**recipes.defaults(name, variant, "method", case), **method}
     train = recipes.over(_table(content, "train"), _table(changes, "train"))

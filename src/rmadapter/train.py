@@ -158,7 +158,8 @@ def fit(
         SettingError: for an unknown or impossible setting. DataError: for a task without training items.
         TrainingError: when a loss is not finite; it names the step and the term.
     """
-    settings = train_settings(method.name, method.backbone.variant, {"seed": method.seed, **train})
+    case = recipes.Case(backbone=method.backbone.name)
+    settings = train_settings(method.name, method.backbone.variant, {"seed": method.seed, **train}, case)
     if not len(task.train):
         raise DataError(f"task {task.name!r} has no training items")
     folder = None if out is None else _unfinished(Path(out), resume)

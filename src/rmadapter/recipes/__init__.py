@@ -2,7 +2,8 @@
 
 Top-level ``[train]`` and ``[method]`` hold the published settings, those of base-to-novel; each of ``[[cases]]`` what a
 paper has otherwise for some ``protocols``, ``data`` or ``shots``, a later one over those before it;
-``[pictograms.train]`` and ``[pictograms.method]`` what differs on the small world, in every case;
+``[pictograms.train]`` and ``[pictograms.method]`` what differs on the small world, whatever a paper has, and over them
+a case that names one of its ``backbones``;
 ``[published.PROTOCOL]`` quotes numbers, in percent, that were not measured here, with their setting, and how ours
 ``differs`` whatever the user gives.
 """
@@ -29,10 +30,12 @@ class Case(NamedTuple):
     """The task, by the name of a public data set."""
     shots: int = 0
     """Training images a class."""
+    backbone: str = ""
+    """By name."""
 
     def fits(self, wanted: Mapping[str, Any]) -> bool:
         """Is it one of those that an entry of ``[[cases]]`` is for?"""
-        own = {"protocols": self.protocol, "data": self.data, "shots": self.shots}
+        own = {"protocols": self.protocol, "data": self.data, "shots": self.shots, "backbones": self.backbone}
         return all(value in wanted[key] for key, value in own.items() if key in wanted)
 
 
@@ -59,8 +62,8 @@ def read(name: str, case: Case = USUAL) -> dict[str, Any]:
         return {}
     content = tomllib.loads(file.read_text(encoding="utf-8"))
     base = {key: value for key, value in content.items() if key not in (*VARIANTS, CASES, PUBLISHED)}
-    fitting = [entry for entry in content.get(CASES, []) if case.fits(entry)]
-    for changes in [content.get(variant, {})] if variant else fitting:
+    fitting = [entry for entry in content.get(CASES, []) if case.fits(entry) and (not variant or "backbones" in entry)]
+    for changes in [content.get(variant, {}), *fitting]:
         for key in TABLES & changes.keys():
             base[key] = over(base.get(key, {}), changes[key])
     return base
