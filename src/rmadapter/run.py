@@ -282,10 +282,10 @@ def _at_home(manifest: Manifest, here: Path) -> bool:
 
 def _there(manifest: Manifest, here: Path) -> list[str]:
     """A run's images that a folder has, by name; away from home also by size, since others may have the same names."""
-    there = []
+    there, home = [], _at_home(manifest, here)
     for name, size in manifest.sized().items():
         path = find(here, name)
-        if path is not None and (size is None or _at_home(manifest, here) or ImageFile(path, name).size == size):
+        if path is not None and (size is None or home or ImageFile(path, name).size == size):
             there.append(name)
     return there
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -136,8 +135,17 @@ def read_manifest(manifest: Manifest, folder: Path, lost: bool = False) -> Task:
         lost: files that are gone are named all the same, and whoever opens one gets the error.
     """
     train, val, test = (_items(folder, getattr(manifest, part), MOVED, lost) for part in PARTS)
-    task = Task(manifest.task, manifest.classes, manifest.template, train, val, test, manifest.note, root=folder)
-    return replace(task, teacher_template=manifest.teacher_template)
+    return Task(
+        manifest.task,
+        manifest.classes,
+        manifest.template,
+        train,
+        val,
+        test,
+        manifest.note,
+        root=folder,
+        teacher_template=manifest.teacher_template,
+    )
 
 
 def find(folder: Path, name: str) -> Path | None:
