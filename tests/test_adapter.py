@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import rmadapter as ra
+from rmadapter import adapter
 from rmadapter.backbones import Backbone
 from rmadapter.data import Task
 from rmadapter.errors import AdapterError, SettingError, TrainingError
@@ -154,3 +156,10 @@ def test_a_backbone_that_is_gone(copy: Path) -> None:
     edit(copy, backbone={**config["backbone"], "name": "pictoclip-xl"})
     with pytest.raises(AdapterError, match="cannot be loaded"):
         ra.load(copy)
+
+
+def test_evaluations_at_once_lose_no_record(copy: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: adapter.record(copy, str(i), {"accuracy": i}), range(40)))
+    scores = adapter.read_config(copy).scores
+    assert {key: entry["accuracy"] for key, entry in scores.items()} == {str(i): i for i in range(40)}

@@ -7,6 +7,7 @@ template, preprocessing, versions, scores. The tensors are what trains and nothi
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,12 +19,13 @@ from torch import Tensor
 from rmadapter import provenance
 from rmadapter.backbones import Backbone, load_backbone
 from rmadapter.errors import AdapterError, BackboneError, TrainingError
-from rmadapter.files import write_json, write_tensors
+from rmadapter.files import locked, write_json, write_tensors
 from rmadapter.method import Method
 from rmadapter.methods import method_class
 from rmadapter.settings import Seed, Settings
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
+LOCK = f".{CONFIG}.lock"
 
 
 class Identity(Settings):
@@ -109,15 +111,20 @@ def read_config(folder: str | Path) -> Config:
 
 def record(folder: str | Path, key: str, scores: dict[str, Any]) -> None:
     """Put test scores into an adapter's config, with what they were computed with."""
-    config = read_config(folder)
     entry = {**scores, "versions": provenance.versions()}
-    write_json(Path(folder) / CONFIG, {**config.plain(), "scores": {**config.scores, key: entry}})
+    _change(folder, lambda config: {"scores": {**config.scores, key: entry}})
 
 
 def record_temperature(folder: str | Path, temperature: float) -> None:
     """Put a fitted temperature into an adapter's config; ``load`` gives it to the method."""
-    config = read_config(folder)
-    write_json(Path(folder) / CONFIG, Config.parse({**config.plain(), "temperature": temperature}, "config").plain())
+    _change(folder, lambda _: {"temperature": temperature})
+
+
+def _change(folder: str | Path, change: Callable[[Config], dict[str, Any]]) -> None:
+    """Change a config while no other process does: an adapter may be evaluated on several data sets at once."""
+    with locked(Path(folder) / LOCK):
+        config = read_config(folder)
+        write_json(Path(folder) / CONFIG, Config.parse({**config.plain(), **change(config)}, "config").plain())
 
 
 def load(folder: str | Path, *, backbone: Backbone | None = None, device: str = "cpu") -> Method:

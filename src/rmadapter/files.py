@@ -9,9 +9,12 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from filelock import FileLock, Timeout
 
 from rmadapter.errors import UserError
 
@@ -85,6 +88,29 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, str] 
 def write_json(path: Path, content: Any) -> None:
     """JSON with its keys in the order given, indented, atomically."""
     write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def locked(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold a lock, which is a file that stays behind; without waiting, yields False while another process holds it.
+
+    Raises:
+        UserError: naming the file, where no lock can be made.
+    """
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=wait)
+    except Timeout:
+        yield False
+        return
+    except OSError as error:
+        raise UserError(
+            f"cannot lock {path}", got=error.strerror, remedy="name a folder that can be written to"
+        ) from error
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 def is_file(path: Path) -> bool:

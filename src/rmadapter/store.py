@@ -17,11 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
-
 from rmadapter.data.check import Broken, table
-from rmadapter.errors import DataError, UserError
-from rmadapter.files import write_json, write_text
+from rmadapter.errors import DataError
+from rmadapter.files import locked, write_json, write_text
 from rmadapter.methods import method_class
 from rmadapter.protocols import PROTOCOLS, Classes
 from rmadapter.settings import Settings
@@ -257,20 +255,8 @@ class Store:
     @contextmanager
     def lock(self, run: str) -> Iterator[bool]:
         """Hold a run; yields False when another process does. Raises UserError where no lock can be made."""
-        lock = FileLock(self.folder / "locks" / run)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            yield False
-            return
-        except OSError as error:
-            raise UserError(
-                f"cannot lock {lock.lock_file}", got=error.strerror, remedy="name a folder that can be written to"
-            ) from error
-        try:
-            yield True
-        finally:
-            lock.release()
+        with locked(self.folder / "locks" / run, wait=False) as mine:
+            yield mine
 
 
 def merge(plans: Sequence[Plan]) -> Plan:
