@@ -118,7 +118,7 @@ def test_what_cannot_be_the_same_is_always_said() -> None:
     assert "Known to differ, whatever is given: mixed precision there, float32 here." in text
     text = said("cross-dataset", ("source", "target a", "target b"), {("mma", "imagenet", 1): (70, 60, 64)})
     assert "|  | mean of targets |" in text and "| published | 66.6 |" in text and "| measured | 62.0 |" in text
-    assert "Not the same" not in text
+    assert "Not the same in both: data." in text, "t1 and the like are not public"
 
 
 @pytest.mark.filterwarnings("ignore:.*is not as published")
@@ -154,20 +154,21 @@ def test_published_and_measured_stand_in_one_table() -> None:
     assert f"Published, not measured here: {setting}\n" in text
     assert "Measured: ViT-B-16 (default); t1; 16 shots; seeds 1, 2; mean ± standard error over seeds" in text
     assert "Not the same in both: data." in text
-    assert "Not the same" not in beside(grid, {"base": 1.0, "setting": "ViT-B/16"})
+    assert "Not the same in both: data." in beside(grid, {"base": 1.0, "setting": "ViT-B/16"})
 
 
 def test_data_are_the_published_ones_by_their_numbers() -> None:
-    """Oxford Pets has 37 classes and 3,669 test images, in two halves; what is not public is not asked."""
+    """Oxford Pets has 37 classes and 3,669 test images, in two halves; other data are not what was published."""
 
     def grid(*halves: tuple[int, int], data: str = "public/oxford_pets") -> Any:
         scores = [SimpleNamespace(data=data, split=str(i), classes=c, images=n) for i, (c, n) in enumerate(halves)]
         results = [SimpleNamespace(scores=dict(enumerate(scores)))] * 2  # two seeds of one split
-        return SimpleNamespace(results={**dict(enumerate(results)), "missing": None})
+        return SimpleNamespace(results={**dict(enumerate(results)), "missing": None}, distinct=lambda _: [data])
 
     assert as_published(grid((19, 1881), (18, 1788))) and as_published(grid((37, 3669)))
     assert not as_published(grid((19, 1881), (18, 1787))) and not as_published(grid((19, 1881)))
-    assert as_published(grid((3, 5), data="photos"))
+    assert not as_published(grid((3, 5), data="photos"))
+    assert as_published(grid((200, 7500), data="public/imagenet_a"))
 
 
 @pytest.mark.parametrize(

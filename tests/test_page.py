@@ -244,6 +244,24 @@ def test_what_was_not_asked_for_and_other_seeds(tmp_path: Path) -> None:
     assert "mean over seeds 1, 2 (zero_shot: 1 only)" in text
 
 
+def test_a_baseline_that_was_not_asked_for_what_is_compared(tmp_path: Path) -> None:
+    store = Store(tmp_path / "sweep")
+    store.create()
+    write(store, "cross-dataset", ("zero_shot", "rmadapter"), ("birds", "cars"), (16,))
+    (plan,) = store.plans()
+    (file,) = (store.folder / "plans").iterdir()
+    file.unlink()
+    own = [
+        run.model_copy(update={"wanted": tuple(want for want in run.wanted if want.role != "target")})
+        if run.label == "zero_shot"
+        else run
+        for run in plan.runs
+    ]
+    store.write_plan(plan.model_copy(update={"runs": tuple(own)}))
+    text = " ".join(Page(page.render(store, "zero_shot").html).text.split())
+    assert "zero_shot was not asked for anything that others are compared by." in text
+
+
 def test_results_that_are_older_than_levels_say_so(tmp_path: Path) -> None:
     store = Store(tmp_path / "sweep")
     store.create()

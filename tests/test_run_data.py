@@ -16,6 +16,7 @@ from rmadapter.calibration import NoTemperatureError
 from rmadapter.data.check import find_broken, leave_out
 from rmadapter.data.task import Task
 from rmadapter.errors import DataError
+from rmadapter.files import LOCK, locked
 from rmadapter.recipe import resolve
 from typed import run as command
 
@@ -96,7 +97,79 @@ def test_other_photos_of_the_same_names_are_other_data(photos: Path, tmp_path: P
         with pytest.raises(DataError, match="holds 1 of the 18 images"):
             running.task_of(out, str(other), lost=lost)
     (photos / "otter" / "1.png").write_bytes((photos / "otter" / "2.png").read_bytes())
-    assert running.task_of(out, str(photos))[1]  # at home a name is enough
+    with pytest.warns(UserWarning, match=r"not as large as when they were split: 1, such as otter/1.png"):
+        assert running.task_of(out, str(photos))[1]  # at home a name is enough
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_names_that_lead_out_of_a_folder_make_no_other_folder_the_runs_own(
+    absolute: bool, photos: Path, tmp_path: Path
+) -> None:
+    lists, out = tmp_path / "lists", tmp_path / "run"
+    lists.mkdir()
+    text, prefix = listed(photos).read_text().splitlines(), photos if absolute else f"../{photos.name}"
+    (lists / "x.csv").write_text("\n".join([text[0], *(f"{prefix}/{line}" for line in text[1:])]))
+    train(lists / "x.csv", out)
+    other = tmp_path / "other"
+    for name in ("ant", "bee"):
+        (other / name).mkdir(parents=True)
+        for i in range(6):
+            Image.new("RGB", (40, 30), (20 * i, 90, 30)).save(other / name / f"{i}.png")
+    task, own = running.task_of(out, str(other))
+    assert not own and task.classes == ("ant", "bee")
+    (tmp_path / "again").mkdir()
+    shutil.copy(lists / "x.csv", tmp_path / "again")
+    assert running.task_of(out, str(tmp_path / "again" / "x.csv"))[1], "the list names them, wherever it lies"
+
+
+def test_a_run_whose_photos_have_moved_goes_on(photos: Path, tmp_path: Path) -> None:
+    out, moved = tmp_path / "run", tmp_path / "moved"
+    with pytest.raises(KeyboardInterrupt):
+        stopped(photos, out)
+    shutil.move(photos, moved)
+    result = command("train", "--out", out, "--resume")
+    assert result.exit_code == 2 and "with --data" in " ".join(result.stderr.split())
+    other = tmp_path / "other"
+    for name in ("ant", "bee"):
+        shutil.copytree(moved / "otter", other / name)
+    result = command("train", "--out", out, "--resume", "--data", other)
+    assert result.exit_code == 2 and "--data was" in " ".join(result.stderr.split())
+    assert command("train", "--out", out, "--resume", "--data", moved).exit_code == 0
+    assert json.loads(command("evaluate", out, "--json").stdout)["images"] > 0
+    assert "finished already" in command("train", "--out", out, "--resume", "--data", moved).stdout
+
+
+def stopped(data: Path, out: Path) -> None:
+    """A run that is interrupted after its first epoch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "fit", interrupted)
+        train(data, out)
+
+
+def interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_two_processes_do_not_train_into_one_folder(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        stopped(photos, out)
+    with locked(out / LOCK):
+        result = command("train", "--out", out, "--resume")
+    assert result.exit_code == 2 and "another process trains into" in result.stderr
+    assert command("train", "--out", out, "--resume").exit_code == 0
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / LOCK).touch()  # a mistake was found before anything was learned
+    train(photos, empty)
+
+
+def test_notes_for_who_has_few_photos(photos: Path, tmp_path: Path) -> None:
+    result = command("train", "--data", photos, "--out", tmp_path / "run", "--train.epochs", 1, "--shots", 2)
+    assert "note: pictoclip-s has seen pictograms alone" in result.stderr
+    assert "note: so few steps may change little; train for longer by --train.updates 200" in result.stderr
+    result = command("evaluate", tmp_path / "run")
+    assert "note:" not in result.stderr + result.stdout
 
 
 def test_a_folder_of_learned_images_under_other_names(photos: Path, tmp_path: Path) -> None:
@@ -171,7 +244,9 @@ def test_skip_broken(damaged: Path, tmp_path: Path) -> None:
 def test_nothing_is_checked_unless_asked_for(damaged: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"is not a readable image|is empty"):
         train(damaged, tmp_path / "run", shots=3)
-    assert not list((tmp_path / "run").iterdir()), "the folder is free for the corrected command"
+    assert {file.name for file in (tmp_path / "run").iterdir()} == {LOCK}, (
+        "the folder is free for the corrected command"
+    )
     with pytest.warns(UserWarning, match="left out"):
         train(damaged, tmp_path / "run", skip_broken=True)
 
@@ -216,7 +291,7 @@ def test_what_was_lost_since_training_may_be_left_out_of_scores(photos: Path, tm
     kept = json.loads((tmp_path / "run" / "adapter_config.json").read_text())["scores"]
     assert [one["left_out"] for one in kept.values()] == [2]
     photos.rename(tmp_path / "moved")
-    with pytest.warns(UserWarning, match="left out"):
+    with pytest.warns(UserWarning, match="left out"), pytest.warns(UserWarning, match="not as large"):
         found = command("evaluate", tmp_path / "run", "--skip-broken", "--no-plots", "--data", tmp_path / "moved")
     assert found.exit_code == 0 and "left out: 2 images" in found.stdout
 

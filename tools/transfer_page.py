@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from statistics import fmean, stdev
 
 from readme_table import missing, provenance, put
 from rmadapter.compare import Difference, differences
+from rmadapter.errors import UserError
 from rmadapter.files import write_text
 from rmadapter.measures import Measure, compared
 from rmadapter.store import Store
@@ -130,7 +132,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--write", action="store_true", help=f"into {PAGE}")
     write, page = parser.parse_args().write, ROOT / PAGE
-    made = blocks(ROOT / RESULTS)
+    try:
+        made = blocks(ROOT / RESULTS)
+    except UserError as error:
+        sys.exit(f"error: {error}")
     if not write:
         print("\n\n".join(made.values()))
         return

@@ -19,13 +19,12 @@ from torch import Tensor
 from rmadapter import provenance
 from rmadapter.backbones import Backbone, load_backbone
 from rmadapter.errors import AdapterError, BackboneError, TrainingError
-from rmadapter.files import locked, write_json, write_tensors
+from rmadapter.files import LOCK, locked, write_json, write_tensors
 from rmadapter.method import Method
 from rmadapter.methods import method_class
 from rmadapter.settings import Seed, Settings
 
 CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
-LOCK = f".{CONFIG}.lock"
 
 
 class Identity(Settings):

@@ -27,6 +27,8 @@ LEFT = re.compile(rf"\..+\.[a-z0-9_]{{8}}{re.escape(TEMPORARY)}")
 """Their names."""
 TRIES, PAUSE = 3, 0.1
 """How often a file is moved into place or read, and seconds in between."""
+LOCK = ".lock"
+"""What a process holds while it changes a folder; the empty file stays behind."""
 T = TypeVar("T")
 
 
@@ -134,7 +136,7 @@ def new_folder(path: Path, resume: bool = False, instead: str = "") -> Path:
         path.mkdir(parents=True, exist_ok=True)
         there = list(path.iterdir())
         left = [file for file in there if LEFT.fullmatch(file.name)]
-        if len(left) < len(there) and not resume:
+        if any(file not in left and file.name != LOCK for file in there) and not resume:
             raise UserError(f"{path} is not empty", remedy=f"name another folder, or remove this one{instead}")
         for file in left:
             file.unlink()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from rmadapter.data.check import Broken, find_broken, leave_out, table
 from rmadapter.data.readers import find, read_manifest
 from rmadapter.data.task import ImageFile, Manifest, Task
 from rmadapter.errors import AdapterError, DataError, UserError
-from rmadapter.files import new_folder, write_json, write_text
+from rmadapter.files import LOCK, locked, new_folder, write_json, write_text
 from rmadapter.method import Method
 from rmadapter.methods import method_class
 from rmadapter.progress import counter
@@ -103,7 +104,9 @@ def train(
         )
     resume = resume and (out / RUN).exists()  # what was killed before it wrote anything starts
     if resume:
-        started = _check_same(recipe, out, compared)
+        moved = None if task is not None else _moved(recipe, out)
+        started = _check_same(recipe, out, compared, elsewhere=moved is not None)
+        task = task or moved
         if adapter.is_whole(out):
             (out / checkpoint.FILE).unlink(missing_ok=True)
             _finish(out, started)  # a kill may have come just before
@@ -115,18 +118,29 @@ def train(
         task = load_recipe_task(recipe) if new else task_of(out, None)[0]
     if not task.train_items:
         raise DataError(f"{recipe.data} has nothing to learn from", remedy="test a run on it: evaluate RUN --data …")
-    new_folder(out, resume, instead=", or go on with its run by --resume")  # before anything that takes long
-    task, broken = _prepare(task, recipe, show_progress) if new and not loaded else (task, None)
-    backbone = backbone or load_backbone(recipe.backbone, recipe.pretrained, device=device_of(device))
-    method = method_class(recipe.method)(backbone, seed=recipe.seed, **recipe.method_settings)
-    shots = cut(task, recipe.classes).shots(recipe.shots, recipe.seed)
-    record = Record(recipe=recipe, versions=provenance.versions(), machine=provenance.machine(str(backbone.device)))
-    if resume:
-        record = record.model_copy(update={"resumed": (*started.resumed, *_changes(started, record))})
-    _write_start(out, record, task, broken)
-    result = _learn(method, shots, out, recipe, show_progress, shared)
-    _finish(out, record)
+    with _held(out, resume):  # before anything that takes long
+        task, broken = _prepare(task, recipe, show_progress) if new and not loaded else (task, None)
+        backbone = backbone or load_backbone(recipe.backbone, recipe.pretrained, device=device_of(device))
+        method = method_class(recipe.method)(backbone, seed=recipe.seed, **recipe.method_settings)
+        shots = cut(task, recipe.classes).shots(recipe.shots, recipe.seed)
+        record = Record(recipe=recipe, versions=provenance.versions(), machine=provenance.machine(str(backbone.device)))
+        if resume:
+            record = record.model_copy(update={"resumed": (*started.resumed, *_changes(started, record))})
+        _write_start(out, record, task, broken)
+        result = _learn(method, shots, out, recipe, show_progress, shared)
+        _finish(out, record)
     return result
+
+
+@contextmanager
+def _held(out: Path, resume: bool) -> Iterator[None]:
+    """The folder, made ready to write into, while no other process trains into it."""
+    if not resume:
+        new_folder(out, instead=", or go on with its run by --resume")
+    with locked(out / LOCK, wait=False) as mine:
+        if not mine:
+            raise UserError(f"another process trains into {out}", remedy="wait for it, or name another folder")
+        yield
 
 
 def _learn(
@@ -182,11 +196,28 @@ def read_run(folder: Path) -> Record:
     return Record.read(folder / RUN, AdapterError)
 
 
-def _check_same(recipe: Recipe, out: Path, compared: Callable[[dict[str, Any]], Mapping[str, Any]]) -> Record:
-    """The record of a run to go on with. Raises AdapterError when there is none, or its recipe is another."""
+def _moved(recipe: Recipe, out: Path) -> Task | None:
+    """The task of a run to go on with, whose data are elsewhere now; None: they are where they were, or are others."""
+    if recipe.data == read_run(out).recipe.data or not (out / TASK).exists():
+        return None
+    task, own = task_of(out, recipe.data)
+    return task if own else None
+
+
+def _check_same(
+    recipe: Recipe, out: Path, compared: Callable[[dict[str, Any]], Mapping[str, Any]], elsewhere: bool
+) -> Record:
+    """The record of a run to go on with. Raises AdapterError when there is none, or its recipe is another.
+
+    Args:
+        elsewhere: its data have moved to where the recipe says.
+    """
     record = read_run(out)
-    started, wanted = compared(record.recipe.plain()), compared(recipe.plain())
+    before = record.recipe.model_copy(update={"data": recipe.data}) if elsewhere else record.recipe
+    started, wanted = compared(before.plain()), compared(recipe.plain())
     changed = [difference for key in wanted for difference in _differences(key, started[key], wanted[key])]
+    if any(each.startswith("--seed ") for each in changed):  # that of training follows it, and would say it twice
+        changed = [each for each in changed if not each.startswith("--train.seed ")]
     if changed:
         raise AdapterError(
             f"{out} was started with another recipe",
@@ -202,7 +233,7 @@ def _differences(key: str, started: Any, wanted: Any) -> list[str]:
         table = key.removesuffix("_settings")
         inner = dict.fromkeys([*started, *wanted])
         return [d for name in inner for d in _differences(f"{table}.{name}", started.get(name), wanted.get(name))]
-    if started == wanted or key == "train.seed":  # that of training is the run's
+    if started == wanted:
         return []
     flag = f"--{key}".replace("_", "-")
     return [f"{flag} was {_typed(started)}, and is {_typed(wanted)} now"]
@@ -248,7 +279,7 @@ def task_of(folder: Path, data: str | None, lost: bool = False) -> tuple[Task, b
     """
     recipe = read_run(folder).recipe
     manifest = Manifest.read(folder / TASK, AdapterError)
-    read = partial(read_manifest, manifest, lost=lost)
+    read = partial(_own, manifest, lost=lost)
     if manifest.data is None:
         if data is not None and data != recipe.data:
             return load_task(data, split_seed=recipe.split_seed, template=recipe.template), False
@@ -270,21 +301,43 @@ def task_of(folder: Path, data: str | None, lost: bool = False) -> tuple[Task, b
                 f"{here} holds {found} of the {every} images that {folder} was split from",
                 remedy="evaluate on the whole folder, or on other images",
             )
+    if lost and here.is_file() and _at_home(manifest, here.parent) and here.name == Path(recipe.data).name:
+        return read(here.parent), True
     task = load_task(data, split_seed=recipe.split_seed, template=recipe.template)
-    if here.is_file() and _names_all(task, manifest) and len(_there(manifest, here.parent)) == len(manifest.sized()):
-        return read_manifest(manifest, here.parent), True
+    everything = len(manifest.sized())
+    if here.is_file() and _names_all(task, manifest) and len(_there(manifest, here.parent, listed=True)) == everything:
+        return read(here.parent), True
     return _unlearned(task, data, manifest, folder), False
+
+
+def _own(manifest: Manifest, folder: Path, lost: bool) -> Task:
+    """The run's own task from a folder; says which images have changed since: others may have taken their names."""
+    task, sizes = read_manifest(manifest, folder, lost), manifest.sized()
+    files = [item.picture for part in (task.train, task.val, task.test) for item in part]
+    now = {each.name: each.size for each in files if isinstance(each, ImageFile) and sizes[each.name] is not None}
+    changed = [name for name, size in now.items() if size not in (sizes[name], -1)]
+    if changed:
+        warnings.warn(
+            f"images that are not as large as when they were split: {len(changed)}, such as {changed[0]}; if they are "
+            "others by the same names, the split no longer holds",
+            stacklevel=3,
+        )
+    return task
 
 
 def _at_home(manifest: Manifest, here: Path) -> bool:
     return str(here.resolve()) == manifest.data
 
 
-def _there(manifest: Manifest, here: Path) -> list[str]:
-    """A run's images that a folder has, by name; away from home also by size, since others may have the same names."""
+def _there(manifest: Manifest, here: Path, listed: bool = False) -> list[str]:
+    """A run's images that a folder has, by name; away from home also by size, since others may have the same names.
+
+    A name that leads out of the folder says nothing of another one, unless a list there has it (``listed``).
+    """
     there, home = [], _at_home(manifest, here)
     for name, size in manifest.sized().items():
-        path = find(here, name)
+        outside = Path(name).is_absolute() or ".." in Path(name).parts
+        path = None if outside and not (home or listed) else find(here, name)
         if path is not None and (size is None or home or ImageFile(path, name).size == size):
             there.append(name)
     return there

@@ -277,6 +277,8 @@ class _Run:
 
     def _shared(self) -> SharedRows | None:
         s, backbone = self.settings, self.method.backbone
+        if s.augment == "none":  # it keeps none there, and those of another run may be of use yet
+            return self.shared
         drawn = (s.augment, s.seed, self.method.views, *(item.picture for item in self.task.train))
         key = (backbone.clip, backbone.preprocess, str(backbone.device), s.precision, *drawn)
         return self.shared and self.shared.for_run(key)

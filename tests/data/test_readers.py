@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,15 @@ def test_all_may_be_learned_from(photos: Path, tmp_path: Path) -> None:
 def test_images_beside_the_class_folders_are_said(photos: Path) -> None:
     Image.new("RGB", (4, 4)).save(photos / "loose.png")
     assert "left out: 1 beside the class folders" in load_task(photos).note
+
+
+def test_parts_beside_other_folders_are_no_classes(photos: Path, tmp_path: Path) -> None:
+    for name in ("train", "test", "raw"):
+        shutil.copytree(photos, tmp_path / "whole" / name)
+    with pytest.raises(DataError, match=r"beside others\n.*raw, test, train"):
+        load_task(tmp_path / "whole")
+    shutil.rmtree(tmp_path / "whole" / "test")
+    assert set(load_task(tmp_path / "whole").classes) == {"raw", "train"}, "one alone may be a class"
 
 
 def test_bad_folders(photos: Path, tmp_path: Path) -> None:

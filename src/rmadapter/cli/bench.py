@@ -8,7 +8,16 @@ from typing import Any
 
 import click
 
-from rmadapter.cli.options import GO_ON, GroupedCommand, device_option, peek, root_option, setting_options, split_list
+from rmadapter.cli.options import (
+    GO_ON,
+    GroupedCommand,
+    device_option,
+    peek,
+    root_option,
+    say_small,
+    setting_options,
+    split_list,
+)
 from rmadapter.errors import UserError
 
 COMMON = ("backbone", "pretrained", "split_seed", "skip_broken", "template", "test_on")
@@ -92,6 +101,7 @@ def bench(
     from rmadapter import arms, sweep, ways
     from rmadapter.cli.options import changes_of
     from rmadapter.methods import method_class
+    from rmadapter.recipe import Recipe
     from rmadapter.run import device_of
 
     changes = changes_of(options)
@@ -104,6 +114,7 @@ def bench(
         "device": device_of(device),
     }
     _check_target(protocol, to, source)
+    say_small(changes.get("backbone", Recipe.model_fields["backbone"].default), grid["data"])
     if to is None:
         plan = sweep.plan(protocol, _arms(methods, experiment, settings, train), source=source, **grid)
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -176,3 +176,11 @@ def changes_of(options: dict[str, Any]) -> dict[str, Any]:
         else:
             changes[key] = value
     return changes
+
+
+def say_small(backbone: str, data: Iterable[str]) -> None:
+    """A backbone of the small world is of no use for photographs, and is what a command takes that names none."""
+    from rmadapter.backbones import backbone_names
+
+    if backbone in backbone_names() and not all(each.startswith("pictograms") for each in data):
+        click.echo(f"note: {backbone} has seen pictograms alone; for photographs: --backbone ViT-B-16", err=True)

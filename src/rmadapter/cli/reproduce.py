@@ -122,7 +122,7 @@ def _setting(grid: Any) -> dict[str, Any]:
 
 
 def as_published(grid: Any) -> bool:
-    """Has each public data set that was scored on as many classes and test images as were published?"""
+    """Were public data sets alone used, and has each that was scored as many classes and test images as published?"""
     from rmadapter.data import public_names
     from rmadapter.data.catalog import entry
 
@@ -131,8 +131,9 @@ def as_published(grid: Any) -> bool:
         for score in result.scores.values():
             parts.setdefault(score.data, {})[score.split] = (score.classes, score.images)
     counts = {data: tuple(map(sum, zip(*found.values(), strict=True))) for data, found in parts.items()}
-    public = [data for data in counts if data in public_names()]
-    return all(counts[data] == (entry(data).classes, entry(data).test) for data in public)
+    if {*counts, *map(str, grid.distinct("data"))} - {*public_names(domains=True)}:
+        return False
+    return all(count == (entry(data).classes, entry(data).test) for data, count in counts.items())
 
 
 def differences(measured: dict[str, Any], setting: str) -> list[str]:

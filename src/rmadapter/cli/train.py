@@ -8,8 +8,11 @@ from typing import Any
 
 import click
 
-from rmadapter.cli.options import GO_ON, RecipeCommand, changes_of, device_option, root_option
+from rmadapter.cli.options import GO_ON, RecipeCommand, changes_of, device_option, root_option, say_small
 from rmadapter.errors import UserError
+
+FEW = 50
+"""Steps below which a user is told: recipes count epochs, and a handful of images gives few batches."""
 
 
 @click.command(cls=RecipeCommand)
@@ -43,6 +46,9 @@ def train(recipe: str | None, out: Path, resume: bool, device: str, **options: A
         click.echo("this run was finished already")
     else:
         click.echo(f"{result.steps} steps in {result.seconds:.0f} s ({result.images_per_second:.0f} images/s)")
+        if 0 < result.steps < FEW:
+            click.echo(f"note: so few steps may change little; train for longer by --train.updates {4 * FEW}", err=True)
+    say_small(resolved.backbone, [resolved.data])
     learned = Manifest.read(out / SHOTS, UserError)
     click.echo(
         f"to learn from: {len(learned.train)} images of {len(learned.classes)} classes (--shots {resolved.shots})"
@@ -50,5 +56,6 @@ def train(recipe: str | None, out: Path, resume: bool, device: str, **options: A
     whole = Manifest.read(out / run.TASK, UserError)
     click.echo(f"split: {whole.note}")
     click.echo(f"adapter, log and split: {out}")
-    ways = [f"rmadapter evaluate {out}"] * bool(whole.data is None or whole.test)
-    click.echo(f"next: {'   or: '.join([*ways, f'rmadapter predict {out} IMAGE_OR_FOLDER'])}")
+    named = shlex.quote(str(out))
+    ways = [f"rmadapter evaluate {named}"] * bool(whole.data is None or whole.test)
+    click.echo(f"next: {'   or: '.join([*ways, f'rmadapter predict {named} IMAGE_OR_FOLDER'])}")

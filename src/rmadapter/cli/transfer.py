@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,8 @@ def transfer(
     )
     for line in _said(done, plus):
         click.echo(line)
-    click.echo(f"next: rmadapter evaluate {out}   or: rmadapter predict {out} IMAGE_OR_FOLDER")
+    named = shlex.quote(str(out))
+    click.echo(f"next: rmadapter evaluate {named}   or: rmadapter predict {named} IMAGE_OR_FOLDER")
 
 
 def _said(done: Transferred, plus: bool) -> list[str]:

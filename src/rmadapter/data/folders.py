@@ -143,13 +143,14 @@ def read_class_folders(walk: Walk, classes: list[Path], split_seed: int, templat
     _check_classes(walk.root, classes)
     items: list[Item] = []
     for label, path in enumerate(classes):
-        before = walk.others.total()
+        before = walk.others.copy()
         found = walk.images(path)
         if len(found) < 2:
-            others = walk.others.total() - before
+            others = walk.others - before
             raise DataError(
                 f"{path} has too few images: one to learn from and one to test on are needed",
-                got=f"{len(found)}" + (f" (and {others} files that are not images)" if others else ""),
+                got=f"{len(found)}"
+                + (f" (and {others.total()} files of other kinds: {', '.join(others)})" if others else ""),
                 remedy="add images, or remove the folder",
             )
         items += [Item(label, picture) for picture in found]

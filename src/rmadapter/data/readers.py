@@ -84,8 +84,15 @@ def _read_folder(folder: Path, split_seed: int, template: str | None) -> Task:
         return _read_split(folder / splits[0], template, name_of(folder))
     walk = Walk(folder)
     subfolders = walk.subfolders(folder)
-    if subfolders and {path.name.lower() for path in subfolders} <= PART_NAMES.keys():
+    others = [path.name for path in subfolders if path.name.lower() not in PART_NAMES]
+    if subfolders and not others:
         return read_part_folders(walk, subfolders, template)
+    if len(subfolders) - len(others) > 1:  # one alone may be a class
+        raise DataError(
+            f"{folder} has train, val or test folders beside others",
+            got=", ".join(path.name for path in subfolders),
+            remedy="move the others out, or say by a list which image is for what",
+        )
     return read_class_folders(walk, subfolders, split_seed, template)
 
 

@@ -157,6 +157,8 @@ def _differences(grid: Grid, baseline: str | None, names: Mapping[str, str], sty
         return Section("Differences", (f"{said} --baseline names a method that the others are compared with.",))
     made, plots = [], []
     known = [measure for measure in compared(grid) if baseline not in measure.unasked]
+    if not known:
+        return Section("Differences", (f"{baseline} was not asked for anything that others are compared by.",))
     for measure in known:
         rows = differences(measure, grid.labels, baseline)
         made.append(sheets.differences(grid, measure, rows, baseline, names))
