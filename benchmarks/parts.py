@@ -48,9 +48,9 @@ def step(side: str, backbone: Any, images: int, classes: int) -> Callable[[], ob
         image = method.begin("image", pixels)
         teacher = None if taught is None else Teacher(method.frozen("image", image), taught)
         loss = torch.stack(list(method.terms(method(image, text), labels, teacher).values())).sum()
-        stepper.zero_grad()
         loss.backward()
         stepper.step()
+        stepper.zero_grad()
 
     return run
 

@@ -75,12 +75,11 @@ def ours(method: Method, pixels: Tensor, labels: Tensor) -> Step:
     def step() -> Taken:
         output = method(method.begin("image", pixels), text)
         loss = torch.stack(list(method.terms(output, labels, None).values())).sum()
-        stepper.zero_grad()
         loss.backward()
+        grads = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
         stepper.step()
-        return output.features.logits.detach(), {
-            name: p.grad for name, p in method.named_parameters() if p.grad is not None
-        }
+        stepper.zero_grad()
+        return output.features.logits.detach(), grads
 
     return step
 
@@ -92,10 +91,11 @@ def theirs(model: ReferenceMMA, pixels: Tensor, labels: Tensor) -> Step:
     def step() -> Taken:
         logits = model(pixels)
         loss = F.cross_entropy(logits, labels)
-        stepper.zero_grad()
         loss.backward()
+        grads = {name: p.grad for name, p in model.ours().items() if p.grad is not None}
         stepper.step()
-        return logits.detach(), {name: p.grad for name, p in model.ours().items() if p.grad is not None}
+        stepper.zero_grad()
+        return logits.detach(), grads
 
     return step
 

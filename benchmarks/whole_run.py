@@ -63,9 +63,9 @@ def usual(clip: Any, backbone: Any, folder: Path, epochs: int) -> None:
     for _ in range(epochs):
         for pixels, labels in DataLoader(images, BATCH, shuffle=True, drop_last=True):
             loss = F.cross_entropy(model(pixels), labels)
-            stepper.zero_grad()
             loss.backward()
             stepper.step()
+            stepper.zero_grad()
             loss.item()  # as a log would have it
         schedule.step()
 

@@ -51,3 +51,10 @@ def test_the_page_is_filled_between_its_marks(tmp_path: Path, monkeypatch: pytes
     text = file.read_text()
     assert "old" not in text and text.count("words\n") == 2
     assert all(block in text for block in page.blocks(folder).values())
+
+
+def test_the_page_is_what_the_tool_prints() -> None:
+    text = (page.ROOT / page.PAGE).read_text(encoding="utf-8")
+    for name, block in page.blocks(page.ROOT / page.RESULTS).items():
+        filled = page.put(text, block, page.BEGIN.format(name), page.END.format(name))
+        assert filled == text, f"{name}: run make readme"

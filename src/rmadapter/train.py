@@ -302,9 +302,9 @@ class _Run:
                     got=f"{name} = {value}",
                     remedy="lower --train.lr, or train in fp32 (--train.precision fp32)",
                 )
-        self.optimizer.zero_grad()
         self.accelerator.backward(losses.sum())
         self.optimizer.step()
+        self.optimizer.zero_grad()  # now, so that gradients take no memory from the next step's activations
         self._log({"step": number, "epoch": epoch, "lr": rate, "loss": sum(values.values()), **values})
         return values
 
