@@ -126,8 +126,8 @@ def sides(arguments: argparse.Namespace, classes: int, which: tuple[str, ...]) -
 def compare(one: Taken, other: Taken) -> dict[str, float]:
     """Differences of logits and gradients, relative to the largest value of each tensor.
 
-    A hidden unit of an adapter whose input is 0 but for rounding may be on in one side and off in the other (ReLU). That
-    is seen in the gradients of its own layer and of those below it, so most tensors must agree, and all nearly.
+    A hidden unit of an adapter whose input is 0 but for rounding may be on in one side and off in the other (ReLU).
+    That is seen in the gradients of its own layer and of those below it: most tensors must agree, and all nearly.
     """
     (logits, grads), (their_logits, their_grads) = one, other
     assert grads.keys() == their_grads.keys(), sorted(grads.keys() ^ their_grads.keys())
