@@ -149,6 +149,9 @@ def test_predictions_of_a_run_use_its_temperature(copy: Path, few: Task, tmp_pat
 def test_no_validation_items_no_temperature(copy: Path) -> None:
     task = json.loads((copy / "task.json").read_text())
     (copy / "task.json").write_text(json.dumps({**task, "val": []}))
+    with pytest.raises(UserError, match=r"has not as many sizes as images"):
+        evaluate_run(copy, device="cpu")
+    (copy / "task.json").write_text(json.dumps({**task, "val": [], "sizes": None}))
     with pytest.raises(UserError, match=r"no validation items.*never fitted on test items"):
         evaluate_run(copy, temperature=True, device="cpu")
     assert json.loads((copy / "adapter_config.json").read_text())["temperature"] is None

@@ -53,8 +53,14 @@ class Manifest(Settings):
         return [name for part in (self.train, self.val, self.test) for name, _ in part]
 
     def sized(self) -> dict[str, int | None]:
-        """All images' names, and the sizes of their files."""
+        """All images' names, and the sizes of their files. Raises DataError where these are not as many."""
         names = self.names()
+        if self.sizes and len(self.sizes) != len(names):
+            raise DataError(
+                f"a split of {self.task} has been changed: it has not as many sizes as images",
+                got=f"{len(self.sizes)} for {len(names)}",
+                remedy="restore its task.json",
+            )
         return dict(zip(names, self.sizes or [None] * len(names), strict=True))
 
 
