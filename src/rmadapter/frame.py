@@ -99,7 +99,9 @@ def finish(
     x, at, packed = rows.x, rows.at, rows.packed
     name = tower.name
     touched = method.touches(name) if method else range(0)
-    local = _Local(method, tower, packed) if method and method.training else None
+    alone = method is not None and method.training and method.local_detached
+    trained = [parameter for parameter in method.parameters() if parameter.requires_grad] if method and alone else []
+    losses: list[Tensor] = []
     if at < 0:
         if method and 0 in touched:
             x = method.tokens(name, x if image is None else x.expand(len(image), -1, -1), image)
@@ -114,13 +116,13 @@ def finish(
         u = tower.block(i).ln_1(x)
         y = _block(tower, i, x, u, packed) if known is None else known
         if method and acts:
-            if local:
-                local.add(i, x, u)
+            if method.training and (loss := _local(method, trained, tower, i, x, u, packed)) is not None:
+                losses.append(loss)
             added = method.beside(name, i, pooled_rows(u, packed) if i == tower.depth - 1 else u)
             y = y if added is None else y + added
         x = y
     features = tower.pool(x)
-    return features[:, 0] if packed is None else features, local.total() if local else None
+    return features[:, 0] if packed is None else features, torch.stack(losses).sum() if losses else None
 
 
 def finish_text(
@@ -163,51 +165,22 @@ def _block(tower: Tower, i: int, x: Tensor, u: Tensor, packed: Packed | None) ->
     return block.pooled(x, u, packed) if i == tower.depth - 1 else block(x, u, packed)
 
 
-class _Local:
-    """The local losses of one pass through a tower. Where they are detached, each is differentiated at once.
-
-    Their gradients wait for the backward pass in memory that is taken at the first of them. Taken one by one among the
-    activations of later blocks, they would outlive these, and leave gaps that the next step's do not fit into.
-    """
-
-    def __init__(self, method: Method, tower: Tower, packed: Packed | None) -> None:
-        self.method, self.tower, self.packed = method, tower, packed
-        self.losses: list[Tensor] = []
-        self.memory: dict[Parameter, Tensor] = {}
-        self.known: dict[Parameter, Tensor] = {}
-
-    def add(self, i: int, x: Tensor, u: Tensor) -> None:
-        """That of block ``i``, if it has one; x and u as in ``Method.local``."""
-        name, alone = self.tower.name, self.method.local_detached and torch.is_grad_enabled()
-        if not alone:
-            loss = _mean(self.method.local(name, i, x, u), self.packed)
-        else:
-            with saved_tensors_hooks(_same, _same):  # those of a part that is computed again wait for the backward pass
-                loss = _mean(self.method.local(name, i, x.detach(), u.detach()), self.packed)
-                if loss is not None and loss.requires_grad:
-                    self._differentiate(loss)
-                    loss = loss.detach()
-        if loss is not None:
-            self.losses.append(loss)
-
-    def _differentiate(self, loss: Tensor) -> None:
-        if not self.memory:
-            trained = [parameter for parameter in self.method.parameters() if parameter.requires_grad]
-            self.memory = {parameter: torch.empty_like(parameter) for parameter in trained}
+def _local(
+    method: Method, trained: list[Parameter], tower: Tower, i: int, x: Tensor, u: Tensor, packed: Packed | None
+) -> Tensor | None:
+    """A block's local loss; where it is detached, its gradient is taken at once, and its activations are not kept."""
+    if not method.local_detached or not torch.is_grad_enabled():
+        return _mean(method.local(tower.name, i, x, u), packed)
+    with saved_tensors_hooks(_same, _same):  # those of a part that is computed again wait for the backward pass
+        loss = _mean(method.local(tower.name, i, x.detach(), u.detach()), packed)
+        if loss is None or not loss.requires_grad:
+            return loss
         with torch.autocast(loss.device.type, enabled=False):  # it acts on a backward pass too that runs under it
-            grads = torch.autograd.grad(loss, list(self.memory), allow_unused=True)
-        for parameter, grad in zip(self.memory, grads, strict=True):
-            if grad is not None and parameter in self.known:
-                self.known[parameter].add_(grad)
-            elif grad is not None:
-                self.known[parameter] = self.memory[parameter].copy_(grad)
-
-    def total(self) -> Tensor | None:
-        """Their sum, with its gradients; None: there are none."""
-        if not self.losses:
-            return None
-        total = torch.stack(self.losses).sum()
-        return cast(Tensor, _Known.apply(total, list(self.known.values()), *self.known)) if self.known else total
+            grads = torch.autograd.grad(loss, trained, allow_unused=True)
+    known = [(parameter, grad) for parameter, grad in zip(trained, grads, strict=True) if grad is not None]
+    return cast(
+        Tensor, _Known.apply(loss.detach(), [grad for _, grad in known], *(parameter for parameter, _ in known))
+    )
 
 
 class _Known(torch.autograd.Function):
