@@ -228,17 +228,22 @@ def test_many_holes_are_counted_by_method(tmp_path: Path) -> None:
     assert "Not in a plot, since runs are missing: rmadapter (birds)." in text
 
 
+def plan_again(store: Store, plan: Plan, runs: list[Planned]) -> None:
+    """The store's one plan with other runs."""
+    (file,) = (store.folder / "plans").iterdir()
+    file.unlink()
+    store.write_plan(plan.model_copy(update={"runs": tuple(runs)}))
+
+
 def test_what_was_not_asked_for_and_other_seeds(tmp_path: Path) -> None:
     store = Store(tmp_path / "sweep")
     store.create()
     write(store, "base-to-novel", ("zero_shot", "rmadapter"), ("birds", "cars"), (16,))
     (plan,) = store.plans()
-    (file,) = (store.folder / "plans").iterdir()
-    file.unlink()
     kept = [
         run for run in plan.runs if run.label == "rmadapter" or (run.recipe["data"], run.recipe["seed"]) == ("birds", 1)
     ]
-    store.write_plan(plan.model_copy(update={"runs": tuple(kept)}))
+    plan_again(store, plan, kept)
     text = " ".join(Page(page.render(store).html).text.split())
     assert "Not asked for, so without a mean: zero_shot on cars, 16 shots, seed 1." in text
     assert "mean over seeds 1, 2 (zero_shot: 1 only)" in text
@@ -249,15 +254,13 @@ def test_a_baseline_that_was_not_asked_for_what_is_compared(tmp_path: Path) -> N
     store.create()
     write(store, "cross-dataset", ("zero_shot", "rmadapter"), ("birds", "cars"), (16,))
     (plan,) = store.plans()
-    (file,) = (store.folder / "plans").iterdir()
-    file.unlink()
     own = [
         run.model_copy(update={"wanted": tuple(want for want in run.wanted if want.role != "target")})
         if run.label == "zero_shot"
         else run
         for run in plan.runs
     ]
-    store.write_plan(plan.model_copy(update={"runs": tuple(own)}))
+    plan_again(store, plan, own)
     text = " ".join(Page(page.render(store, "zero_shot").html).text.split())
     assert "zero_shot was not asked for anything that others are compared by." in text
 

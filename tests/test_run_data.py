@@ -140,7 +140,7 @@ def test_a_run_whose_photos_have_moved_goes_on(photos: Path, tmp_path: Path) -> 
 
 
 def stopped(data: Path, out: Path) -> None:
-    """A run that is interrupted after its first epoch."""
+    """A run that is interrupted before its first step."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running, "fit", interrupted)
         train(data, out)
