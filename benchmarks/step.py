@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -32,7 +31,7 @@ from rmadapter.methods.mma import MMA
 
 TEMPLATE = "a photo of a {}."
 LIMIT, ONE_UNIT = 1e-4, 1e-2
-"""The largest difference between the sides, of most tensors and of each."""
+"""The largest difference between the sides, of nine of ten tensors and of each."""
 THEIRS = {"reference": "module", "sdpa": "sdpa"}
 """Sides that are not ours, and the attention of each."""
 REFERENCE_MIB = 24.0
@@ -127,13 +126,13 @@ def compare(one: Taken, other: Taken) -> dict[str, float]:
     """Differences of logits and gradients, relative to the largest value of each tensor.
 
     A hidden unit of an adapter whose input is 0 but for rounding may be on in one side and off in the other (ReLU).
-    That is seen in the gradients of its own layer and of those below it: most tensors must agree, and all nearly.
+    That is seen in the gradients of its own layer and of those below it: nine of ten tensors must agree, all nearly.
     """
     (logits, grads), (their_logits, their_grads) = one, other
     assert grads.keys() == their_grads.keys(), sorted(grads.keys() ^ their_grads.keys())
     found = {"logits": _error(logits, their_logits)}
-    errors = [_error(grads[name], their_grads[name]) for name in grads]
-    found |= {"gradients, median of tensors": statistics.median(errors), "gradients, worst tensor": max(errors)}
+    errors = sorted(_error(grads[name], their_grads[name]) for name in grads)
+    found |= {"gradients, nine of ten tensors": errors[9 * (len(errors) - 1) // 10], "gradients, all": errors[-1]}
     limits = (LIMIT, LIMIT, ONE_UNIT)
     if any(error > limit for error, limit in zip(found.values(), limits, strict=True)):
         raise SystemExit(f"the two sides do not compute the same: {found}")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from rmadapter.cli.reproduce import as_published, beside
+from rmadapter.cli.reproduce import as_published, beside, differences
 from rmadapter.data import public_names
 from rmadapter.store import Store
 from rmadapter.tables import Grid
@@ -155,6 +155,8 @@ def test_published_and_measured_stand_in_one_table() -> None:
     assert "Measured: ViT-B-16 (default); t1; 16 shots; seeds 1, 2; mean ± standard error over seeds" in text
     assert "Not the same in both: data." in text
     assert "Not the same in both: data." in beside(grid, {"base": 1.0, "setting": "ViT-B/16"})
+    same = {"data": ["public/dtd"], "seeds": [1, 2], "shots": [16], "prompts": set[str](), "whole": True}
+    assert differences({**recipe, "weights": "default", **same}, "ViT-B/16, 16 shots, 2 seeds") == []
 
 
 def test_data_are_the_published_ones_by_their_numbers() -> None:
