@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
-import torch
 from common import fresh, interleaved, medians, memory, parser, ratio, write
 from step import TEMPLATE, backbone_of, batch, create, names, optimizer
+from torch import Tensor
 
+from rmadapter.gradients import gradients
 from rmadapter.method import Teacher
 from rmadapter.methods.rmadapter import RMAdapter
 from rmadapter.methods.zero_shot import ZeroShot
@@ -47,8 +49,7 @@ def step(side: str, backbone: Any, images: int, classes: int) -> Callable[[], ob
     def run() -> None:
         image = method.begin("image", pixels)
         teacher = None if taught is None else Teacher(method.frozen("image", image), taught)
-        loss = torch.stack(list(method.terms(method(image, text), labels, teacher).values())).sum()
-        loss.backward()
+        gradients(method, image, labels, text, teacher, nullcontext, Tensor.backward)
         stepper.step()
         stepper.zero_grad()
 

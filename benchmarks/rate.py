@@ -88,7 +88,7 @@ def main() -> None:
     if method.needs_teacher:
         raise SystemExit(f"{arguments.method} has a teacher, whose forward pass is not in this step: see parts.py")
     method.start(names(arguments.classes), TEMPLATE)
-    step = ours(method, *batch(backbone, arguments.batch, arguments.classes))
+    step = ours(method, *batch(backbone, arguments.batch, arguments.classes)).step
     shape = backbone.shape.image
     patches = (backbone.shape.image_size // backbone.shape.patch_size) ** 2 + 1
     peaks, count = products(arguments.batch * patches, shape.width, shape.mlp), operations(step)

@@ -14,7 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, NamedTuple
 
 import open_clip
 import torch
@@ -26,6 +27,7 @@ from torch import Tensor
 from rmadapter.backbones import Backbone, build
 from rmadapter.backbones.openclip import rename, shape_of
 from rmadapter.backbones.preprocess import Preprocess
+from rmadapter.gradients import gradients
 from rmadapter.method import Method, prompts
 from rmadapter.methods.mma import MMA
 
@@ -36,9 +38,17 @@ THEIRS = {"reference": "module", "sdpa": "sdpa"}
 """Sides that are not ours, and the attention of each."""
 REFERENCE_MIB = 24.0
 """That the reference needs a class at ViT-B/16, at most."""
-Taken = tuple[Tensor, dict[str, Tensor]]
-"""What a training step had: logits, and the gradients by our names."""
-Step = Callable[[], Taken]
+Gradients = dict[str, Tensor]
+"""By our names."""
+
+
+class Side(NamedTuple):
+    """A way of training."""
+
+    logits: Callable[[], Tensor]
+    """Of the batch, before a step."""
+    step: Callable[[], Gradients]
+    """A training step."""
 
 
 def names(count: int) -> tuple[str, ...]:
@@ -69,47 +79,44 @@ def optimizer(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, lr=0.0015, momentum=0.9, weight_decay=5e-4)
 
 
-def ours(method: Method, pixels: Tensor, labels: Tensor) -> Step:
+def ours(method: Method, pixels: Tensor, labels: Tensor) -> Side:
     """What ``fit`` does at a step, without the loader. What it does once a run is done here."""
     method.train()
     text, stepper = method.begin_text(method.classes), optimizer(method.parameters())
 
-    def step() -> Taken:
-        output = method(method.begin("image", pixels), text)
-        loss = torch.stack(list(method.terms(output, labels, None).values())).sum()
-        loss.backward()
+    def step() -> Gradients:
+        gradients(method, method.begin("image", pixels), labels, text, None, nullcontext, Tensor.backward)
         grads = {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
         stepper.step()
         stepper.zero_grad()
-        return output.features.logits.detach(), grads
+        return grads
 
-    return step
+    return Side(lambda: method(method.begin("image", pixels), text).features.logits, step)
 
 
-def theirs(model: ReferenceMMA, pixels: Tensor, labels: Tensor) -> Step:
+def theirs(model: ReferenceMMA, pixels: Tensor, labels: Tensor) -> Side:
     """The usual step."""
     stepper = optimizer(model.parameters())
 
-    def step() -> Taken:
-        logits = model(pixels)
-        loss = F.cross_entropy(logits, labels)
+    def step() -> Gradients:
+        loss = F.cross_entropy(model(pixels), labels)
         loss.backward()
         grads = {name: p.grad for name, p in model.ours().items() if p.grad is not None}
         stepper.step()
         stepper.zero_grad()
-        return logits.detach(), grads
+        return grads
 
-    return step
+    return Side(lambda: model(pixels), step)
 
 
-def sides(arguments: argparse.Namespace, classes: int, which: tuple[str, ...]) -> dict[str, Step]:
-    """Steps of some sides, from the same weights."""
+def sides(arguments: argparse.Namespace, classes: int, which: tuple[str, ...]) -> dict[str, Side]:
+    """Some sides, from the same weights."""
     clip = create(arguments.backbone)
     backbone = backbone_of(arguments.backbone, clip)
     pixels, labels = batch(backbone, arguments.batch, classes)
     method = MMA(backbone)
     method.start(names(classes), TEMPLATE)
-    made: dict[str, Step] = {}
+    made: dict[str, Side] = {}
     for side in (side for side in THEIRS if side in which):
         texts, blocks = prompts(method.classes, TEMPLATE), len(method.image)
         reference = ReferenceMMA(clip, texts, backbone.tokenizer, blocks, THEIRS[side])
@@ -122,16 +129,15 @@ def sides(arguments: argparse.Namespace, classes: int, which: tuple[str, ...]) -
     return made
 
 
-def compare(one: Taken, other: Taken) -> dict[str, float]:
+def compare(one: Gradients, other: Gradients, logits: tuple[Tensor, Tensor]) -> dict[str, float]:
     """Differences of logits and gradients, relative to the largest value of each tensor.
 
     A hidden unit of an adapter whose input is 0 but for rounding may be on in one side and off in the other (ReLU).
     That is seen in the gradients of its own layer and of those below it: nine of ten tensors must agree, all nearly.
     """
-    (logits, grads), (their_logits, their_grads) = one, other
-    assert grads.keys() == their_grads.keys(), sorted(grads.keys() ^ their_grads.keys())
-    found = {"logits": _error(logits, their_logits)}
-    errors = sorted(_error(grads[name], their_grads[name]) for name in grads)
+    assert one.keys() == other.keys(), sorted(one.keys() ^ other.keys())
+    found = {"logits": _error(*logits)}
+    errors = sorted(_error(one[name], other[name]) for name in one)
     found |= {"gradients, nine of ten tensors": errors[9 * (len(errors) - 1) // 10], "gradients, all": errors[-1]}
     limits = (LIMIT, LIMIT, ONE_UNIT)
     if any(error > limit for error, limit in zip(found.values(), limits, strict=True)):
@@ -147,10 +153,14 @@ def measure(arguments: argparse.Namespace, classes: int) -> dict[str, Any]:
     """Time, memory and agreement at one number of classes."""
     theirs = tuple(THEIRS) if classes * REFERENCE_MIB < 0.8 * available() else ()
     made, found = sides(arguments, classes, (*theirs, "ours")), dict[str, Any]()
-    first = {side: step() for side, step in made.items()}
-    found["differences"] = {side: compare(first["ours"], first[side]) for side in theirs}
+    with torch.no_grad():
+        logits = {side: each.logits() for side, each in made.items()}
+    first = {side: each.step() for side, each in made.items()}
+    found["differences"] = {
+        side: compare(first["ours"], first[side], (logits["ours"], logits[side])) for side in theirs
+    }
     del first
-    times = interleaved(made, arguments.repeats)
+    times = interleaved({side: each.step for side, each in made.items()}, arguments.repeats)
     found["seconds"] = medians(times)
     del made
     asked = {"backbone": arguments.backbone, "batch": arguments.batch, "classes": classes}
@@ -173,8 +183,8 @@ def main() -> None:
     arguments = made.parse_args()
     if arguments.fresh:
         asked = json.loads(arguments.fresh)
-        (step,) = sides(argparse.Namespace(**asked), asked["classes"], (asked["side"],)).values()
-        print(json.dumps(memory(step)))
+        (side,) = sides(argparse.Namespace(**asked), asked["classes"], (asked["side"],)).values()
+        print(json.dumps(memory(side.step)))
         return
     if arguments.short:
         arguments.classes, arguments.repeats, arguments.processes = "10,50", 1, 1

@@ -20,7 +20,7 @@ LAYERS = [
     {"frame"},
     {"method"},
     {"methods"},
-    {"predictor", "adapter", "checkpoint", "solve", "views"},
+    {"predictor", "adapter", "checkpoint", "solve", "views", "gradients"},
     {"calibration", "evaluation", "train", "transfer"},
     {"recipe", "protocols", "arms"},
     {"store"},

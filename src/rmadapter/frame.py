@@ -9,8 +9,8 @@ the backward pass runs in parts, each of which is computed again there. Shape le
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -45,6 +45,10 @@ class Rows:
     packed: Packed | None = None
     """Where the prompts lie in x; None: images."""
 
+    def some(self, images: slice) -> Rows:
+        """Of some images."""
+        return replace(self, x=self.x[images], past=None if self.past is None else self.past[images])
+
     def parts(self, most: int) -> Iterator[Rows]:
         """Prompts that have at most so many rows together, one at least; together they are all, in their order here."""
         if self.packed is None or self.x.shape[1] <= most or not self._whole(self.x):
@@ -57,6 +61,22 @@ class Rows:
     def _whole(self, x: Tensor) -> bool:
         """Are all rows there, not the pooled ones alone?"""
         return self.packed is None or x.shape[1] == len(self.packed.position)
+
+
+class Pooled(NamedTuple):
+    """What comes out of a tower."""
+
+    features: Tensor
+    """(b, d), not normalised. Of text (1, c, d), in the order in which prompts lie in the rows, or as ``finish_text``
+    says."""
+    local: Tensor | None
+    """The sum of local losses, in training, if there are any."""
+
+
+def kept(tower: Tower, rows: Rows) -> int:
+    """Bytes that the rest of a tower keeps of one sequence for the backward pass, about."""
+    shape, blocks = tower.shape, max(1, tower.depth - max(rows.at, 0))
+    return 4 * rows.x.shape[1] * blocks * (KEPT * shape.width + shape.mlp)
 
 
 def widen(x: Tensor) -> Tensor:
@@ -85,12 +105,8 @@ def begin(tower: Tower, inputs: Tensor, until: int, cut: bool = True, past: bool
     return Rows(x, until, further, packed)
 
 
-def finish(
-    tower: Tower, rows: Rows, method: Method | None, image: Tensor | None = None
-) -> tuple[Tensor, Tensor | None]:
-    """The rest of a tower: features (b, d), of text (1, c, d), and the sum of local losses (in training, if any).
-
-    Features are not normalised, and those of prompts are in the order in which these lie in ``rows``.
+def finish(tower: Tower, rows: Rows, method: Method | None, image: Tensor | None = None) -> Pooled:
+    """The rest of a tower.
 
     Args:
         method: whose seams act; None runs the frozen backbone.
@@ -122,25 +138,22 @@ def finish(
             y = y if added is None else y + added
         x = y
     features = tower.pool(x)
-    return features[:, 0] if packed is None else features, torch.stack(losses).sum() if losses else None
+    return Pooled(features[:, 0] if packed is None else features, torch.stack(losses).sum() if losses else None)
 
 
-def finish_text(
-    tower: Tower, rows: Rows, method: Method | None, image: Tensor | None = None
-) -> tuple[Tensor, Tensor | None]:
-    """``finish`` for prompts: features (c, d), or with images (b, d) those of every pair (b, c, d), and local losses.
+def finish_text(tower: Tower, rows: Rows, method: Method | None, image: Tensor | None = None) -> Pooled:
+    """``finish`` for prompts, in their own order: features (c, d), or with images (b, d) those of every pair (b, c, d).
 
     Where the backward pass would need more than ``MEMORY`` bytes, images and prompts run in parts, and training
     computes each again in the backward pass instead of keeping it.
     """
     assert rows.packed is not None, "text is packed"
-    shape, blocks = tower.shape, max(1, tower.depth - max(rows.at, 0))
-    most = MEMORY // (4 * blocks * (KEPT * shape.width + shape.mlp))  # rows
+    most = MEMORY * rows.x.shape[1] // kept(tower, rows)  # rows
     parts = list(rows.parts(most))
     images = [None] if image is None else image.split(1 if len(parts) > 1 else max(1, most // rows.x.shape[1]))
     again = len(parts) * len(images) > 1 and torch.is_grad_enabled()
 
-    def run(part: Rows, image: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def run(part: Rows, image: Tensor | None) -> Pooled:
         if again:
             return checkpoint(finish, tower, part, method, image, use_reentrant=False)
         return finish(tower, part, method, image)
@@ -149,7 +162,7 @@ def finish_text(
     features = torch.cat([torch.cat([each for each, _ in of_image], dim=1) for of_image in done])
     losses = [loss for of_image in done for _, loss in of_image if loss is not None]
     features = features[:, rows.packed.order]
-    return features[0] if image is None else features, torch.stack(losses).sum() if losses else None
+    return Pooled(features[0] if image is None else features, torch.stack(losses).sum() if losses else None)
 
 
 def similarity(image: Tensor, text: Tensor) -> Tensor:

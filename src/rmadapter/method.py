@@ -35,7 +35,7 @@ from rmadapter import recipes
 from rmadapter.backbones import Backbone
 from rmadapter.backbones.clip import TowerName
 from rmadapter.data.task import Split, check_class_names, check_template
-from rmadapter.frame import Rows, begin, finish, finish_text, similarity, widen
+from rmadapter.frame import Pooled, Rows, begin, finish, finish_text, similarity, widen
 from rmadapter.settings import Settings
 
 if TYPE_CHECKING:
@@ -103,6 +103,8 @@ class Method(nn.Module):
     """True: text depends on the image, so each has its own text features; such text has no local losses."""
     local_detached: bool = False
     """True: local losses reach no other block, since ``local`` detaches its rows; the frame then keeps none of them."""
+    whole_batch: bool = False
+    """True: terms compare images with each other. Else they are means over images, each of which may come by itself."""
     views: int = 1
     """Augmented views of an image in a training step; the method sees the first, the teacher the last."""
 
@@ -173,7 +175,10 @@ class Method(nn.Module):
         return Features(image, text, similarity(self.backbone.clip.logit_scale.exp() * image, text))
 
     def terms(self, output: Output, labels: Tensor, teacher: Teacher | None) -> dict[str, Tensor]:
-        """Named losses whose sum is minimised; ``teacher`` is there where ``needs_teacher`` says so."""
+        """Named losses whose sum is minimised; ``teacher`` is there where ``needs_teacher`` says so.
+
+        Each is a mean over images, or of text alone: a batch may come in parts (``gradients``). See ``whole_batch``.
+        """
         return {"ce": F.cross_entropy(output.features.logits, labels)}
 
     def solve(self, train: Split, val: Split, features: Callable[[Split], Tensor]) -> dict[str, float]:
@@ -247,15 +252,20 @@ class Method(nn.Module):
         template = self.prompt(template or self.template)
         return self.begin("text", self.backbone.tokenize(prompts(self.named(classes), template)))
 
-    def forward(self, image: Rows, text: Rows) -> Output:
-        """Both towers and the head: what ``begin`` returned for images and for text to features and logits."""
-        pooled, image_loss = finish(self.backbone.tower("image"), image, self)
-        features, text_loss = self.finish_text(text, pooled)
-        losses: dict[TowerName, Tensor | None] = {"image": image_loss, "text": text_loss}
-        return Output(self.head(pooled, features), {name: loss for name, loss in losses.items() if loss is not None})
+    def forward(self, image: Rows, text: Rows | Pooled) -> Output:
+        """Both towers and the head: what ``begin`` returned for images and for text to features and logits.
 
-    def finish_text(self, text: Rows, image: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Pooled text features (c, d), or (b, c, d) where they depend on those of images (b, d); and the local loss."""
+        Args:
+            text: or what ``finish_text`` made of it.
+        """
+        images = finish(self.backbone.tower("image"), image, self)
+        texts = self.finish_text(text, images.features) if isinstance(text, Rows) else text
+        losses: dict[TowerName, Tensor | None] = {"image": images.local, "text": texts.local}
+        features = self.head(images.features, texts.features)
+        return Output(features, {name: loss for name, loss in losses.items() if loss is not None})
+
+    def finish_text(self, text: Rows, image: Tensor | None = None) -> Pooled:
+        """Text features (c, d), or (b, c, d) where they depend on those of images (b, d); and the local loss."""
         return finish_text(self.backbone.tower("text"), text, self, image if self.conditional_text else None)
 
     @torch.no_grad()

@@ -30,6 +30,7 @@ from rmadapter.data.loader import Augment, order
 from rmadapter.data.task import Task
 from rmadapter.errors import DataError, SettingError, TrainingError, UserError
 from rmadapter.files import new_folder, write_atomic, write_json, write_text
+from rmadapter.gradients import gradients
 from rmadapter.method import Method, Rows, Teacher
 from rmadapter.settings import Seed, Settings
 from rmadapter.solve import solve
@@ -289,10 +290,9 @@ class _Run:
         rate = self.settings.rate(epoch, step, len(self.batches[epoch]))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        with self.accelerator.autocast():
-            output = self.method(batch.rows, text)
-            frozen = None if teacher is None or batch.teacher is None else Teacher(batch.teacher, teacher, number)
-            terms = self.method.terms(output, batch.labels, frozen)
+        frozen = None if teacher is None or batch.teacher is None else Teacher(batch.teacher, teacher, number)
+        scaled = self.accelerator
+        terms = gradients(self.method, batch.rows, batch.labels, text, frozen, scaled.autocast, scaled.backward)
         losses = torch.stack(list(terms.values()))
         values = dict(zip(terms, losses.tolist(), strict=True))  # at once: each read waits for a GPU
         for name, value in values.items():
@@ -302,7 +302,6 @@ class _Run:
                     got=f"{name} = {value}",
                     remedy="lower --train.lr, or train in fp32 (--train.precision fp32)",
                 )
-        self.accelerator.backward(losses.sum())
         self.optimizer.step()
         self.optimizer.zero_grad()  # now, so that gradients take no memory from the next step's activations
         self._log({"step": number, "epoch": epoch, "lr": rate, "loss": sum(values.values()), **values})

@@ -6,6 +6,7 @@ import ast
 import copy
 import inspect
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import rmadapter as ra
-from rmadapter import frame, recipes
+from rmadapter import frame, gradients, recipes
 from rmadapter.backbones import Backbone, outline
 from rmadapter.backbones.clip import TOWERS
 from rmadapter.data import Task
 from rmadapter.errors import DataError
-from rmadapter.method import Method
+from rmadapter.method import Method, Teacher
 from rmadapter.methods import method_class, method_names
 from rmadapter.recipe import resolve
 from small import small_pair
@@ -211,6 +212,45 @@ def test_text_of_each_image_runs_in_chunks(
         found.append([output.features.logits.detach(), *(parameter.grad.clone() for parameter in method.parameters())])
     for one, other in zip(*found, strict=True):
         assert (one - other).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize(("most", "parts"), [(1, 5), (2, 3), (99, 1)])
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(
+    name: str, most: int, parts: int, pictoclip: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same terms and gradients, however few images may be there at once."""
+    backbone = copy.deepcopy(pictoclip)
+    backbone.clip.double()
+    method = build(name, backbone, ("cat", "red panda", "dog", "owl")).double().train()
+    if method.solved or not method.trained():
+        pytest.skip("no step is taken")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in method.parameters():  # |f - f0| has no gradient where a method starts as the identity
+            parameter += 0.1 * torch.randn(parameter.shape, dtype=torch.float64, generator=generator)
+    images = method.begin("image", torch.randn(5, 3, 48, 48, dtype=torch.float64, generator=generator))
+    text, labels = method.begin_text(method.classes), torch.tensor([0, 3, 1, 1, 2])
+    teacher = None
+    if method.needs_teacher:
+        teacher = Teacher(method.frozen("image", images), method.teacher_text(method.classes, text), 3)
+    whole = method.terms(method(images, text), labels, teacher)
+    torch.stack(list(whole.values())).sum().backward()
+    wanted = {key: p.grad.clone() for key, p in method.named_parameters() if p.grad is not None}
+    method.zero_grad()
+    monkeypatch.setattr(gradients, "CPU", most * frame.kept(backbone.tower("image"), images))
+    if method.conditional_text:
+        monkeypatch.setattr(frame, "MEMORY", most * frame.kept(backbone.tower("text"), text))
+    split = method.conditional_text or len(method.touches("image")) > 0
+    assert len(list(gradients.parts(method, images, text))) == (parts if split else 1)
+    given = (method, images, labels, text, teacher)
+    terms = gradients.gradients(*given, nullcontext, Tensor.backward)
+    assert terms.keys() == whole.keys()
+    for key, term in terms.items():
+        assert not term.requires_grad and abs(term - whole[key]) < 1e-10
+    found = {key: p.grad for key, p in method.named_parameters() if p.grad is not None}
+    assert found.keys() == wanted.keys() and found
+    for key, grad in found.items():
+        assert (grad - wanted[key]).abs().max() < 1e-10 * max(1.0, float(wanted[key].abs().max())), key
 
 
 def test_the_frame_calls_no_seam_outside_what_the_method_touches(name: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,6 +131,7 @@ class RMAdapter(Method):
         self.middle = nn.ModuleList(linear(s.rank, s.rank) for _ in range(longest if s.cross_modal_shared else 0))
         self.local_detached = s.detach
         self.whole_text = s.text_tokens == "all" and s.reconstruction_text > 0
+        self.whole_batch = s.retention > 0 and s.retained == "outside_shots"
         self.needs_teacher = s.consistency_image > 0 or s.consistency_text > 0 or s.retention > 0
 
     def _tower(self, name: TowerName) -> nn.ModuleDict:
