@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import pytest
 import torch
 from hypothesis import given
@@ -46,19 +44,17 @@ def test_images_that_are_compared_with_each_other_stay_together(monkeypatch: pyt
 
 
 def test_half_precision_does_not_round_what_parts_add_up(pictoclip: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under bfloat16, eight parts are no farther from float32 than the whole batch is, but for a half."""
+    """Of 256 parts that are all the same image; in bfloat16 their sum would stop growing before the last of them."""
     method = MMA(pictoclip).train()
     method.start(("cat", "red panda", "dog"), "a {}.")
-    pixels = torch.randn(8, 3, 48, 48, generator=torch.Generator().manual_seed(0))
-    labels, text = torch.arange(8) % 3, method.begin_text(method.classes)
-    found = {}
-    for kind, most, half in (("exact", 99, False), ("whole", 99, True), ("parts", 1, True)):
-        context = (lambda: torch.autocast("cpu", torch.bfloat16)) if half else nullcontext
-        with context():
-            rows = method.begin("image", pixels)
+    pixels = torch.randn(1, 3, 48, 48, generator=torch.Generator().manual_seed(0)).expand(256, -1, -1, -1)
+    labels, text = torch.zeros(256, dtype=torch.long), method.begin_text(method.classes)
+    rows, found = method.begin("image", pixels), []
+    for most in (256, 1):
         monkeypatch.setattr(gradients, "CPU", most * frame.kept(pictoclip.tower("image"), rows))
         method.zero_grad()
-        gradients.gradients(method, rows, labels, text, None, context, Tensor.backward)
-        found[kind] = torch.cat([p.grad.flatten() for p in method.text.parameters() if p.grad is not None])
-    error = {kind: float((found[kind] - found["exact"]).norm()) for kind in ("whole", "parts")}
-    assert 0 < error["parts"] < 1.5 * error["whole"]
+        half = torch.autocast("cpu", torch.bfloat16)
+        gradients.gradients(method, rows, labels, text, None, lambda half=half: half, Tensor.backward)
+        found.append(torch.cat([p.grad.flatten() for p in method.text.parameters() if p.grad is not None]))
+    whole, parts = found
+    assert whole.norm() > 0 and (parts - whole).norm() < 0.02 * whole.norm()

@@ -291,8 +291,8 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         frozen = None if teacher is None or batch.teacher is None else Teacher(batch.teacher, teacher, number)
-        scaled = self.accelerator
-        terms = gradients(self.method, batch.rows, batch.labels, text, frozen, scaled.autocast, scaled.backward)
+        run = self.accelerator
+        terms = gradients(self.method, batch.rows, batch.labels, text, frozen, run.autocast, run.backward)
         losses = torch.stack(list(terms.values()))
         values = dict(zip(terms, losses.tolist(), strict=True))  # at once: each read waits for a GPU
         for name, value in values.items():
