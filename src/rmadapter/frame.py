@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rmadapter.method import Method
 
 MEMORY = 2 << 30
-"""Bytes of activations that the text tower may keep for the backward pass."""
+"""Bytes of activations that a tower may keep for the backward pass; for images on a CPU see ``gradients``."""
 KEPT = 10
 """Widths of a row that a block keeps beside its hidden layer: x, u, q, k, v, what shared rows add, attention, sum."""
 
